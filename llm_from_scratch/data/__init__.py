@@ -1,0 +1,1 @@
+"""Text to train on: corpora, downloaded files, packing into token streams, batches."""
