@@ -1,0 +1,220 @@
+"""The decoder-only Transformer: reads tokens, and at each position predicts the next one.
+
+One model covers two families; `DecoderConfig` says which parts it is built from.
+
+Legend: B sequences, T positions, C width of the model, V vocabulary entries, L layers, H heads.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from llm_from_scratch.models.decoder_config import DecoderConfig
+from llm_from_scratch.nn.attention import MultiHeadAttention
+from llm_from_scratch.nn.blocks import DecoderBlock
+from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
+from llm_from_scratch.nn.positions import Rotary, rotary_table
+
+__all__ = ["Decoder", "DecoderConfig"]
+
+
+class Decoder(nn.Module):
+    """Embed the tokens, pass them through the blocks, score every vocabulary entry.
+
+    Formula: ``x = E[ids] (+ P[positions])``; ``x = block_l(x)`` for each layer; ``logits =
+    norm(x) W^T``, where W is E itself when the embeddings are tied. The logits at position t
+    depend on tokens 0 .. t alone.
+
+    When the embeddings are tied there is no output layer to keep in step: the forward pass reads
+    the embedding's own weight, so nothing that loads, moves or casts the model can part the two,
+    and the state holds the matrix once.
+
+    Sources: Radford et al. 2019 (GPT-2), Touvron et al. 2023 (Llama), Press and Wolf 2017 (tying).
+
+    >>> config = DecoderConfig.gpt2(vocab_size=11, context_length=7, d_model=6, num_layers=2, num_heads=3)
+    >>> model = Decoder(config)
+    >>> model(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 11])
+    """
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embedding = None
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, config.d_model)
+        else:
+            cos_TF, sin_TF = rotary_table(config.context_length, config.d_head, base=config.rope_base)
+            self.register_buffer("rope_cos_TF", cos_TF, persistent=False)
+            self.register_buffer("rope_sin_TF", sin_TF, persistent=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
+        self.norm = _norm(config)
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        )
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw all weights anew from torch's global random generator.
+
+        Matrices and embeddings: normal with mean 0 and standard deviation 0.02; biases 0; norms
+        at weight 1 and bias 0. The last matrix of each residual branch is drawn smaller, by
+        ``1 / sqrt(2 num_layers)``, so that the sum of all 2 num_layers branches starts with the
+        variance that one branch would have.
+
+        Source: Radford et al. 2018, section 4.1 (0.02), and 2019, section 2.3 (residual scaling).
+        Departure: GPT-2's released code draws learned positions with 0.01; here they take 0.02.
+        """
+        scaled = {part for block in self.blocks for part in (block.attention.output, block.feedforward.down)}
+        for part in self.modules():
+            if isinstance(part, (nn.Linear, nn.Embedding)):
+                std = 0.02 / math.sqrt(2 * self.config.num_layers) if part in scaled else 0.02
+                nn.init.normal_(part.weight, std=std)
+            elif isinstance(part, (LayerNorm, RMSNorm)):
+                nn.init.ones_(part.weight)
+            if getattr(part, "bias", None) is not None:
+                nn.init.zeros_(part.bias)
+
+    @property
+    def output_weight(self) -> Float[Tensor, "V C"]:
+        """The matrix that turns the last vectors into logits: the token embedding itself if tied."""
+        return self.token_embedding.weight if self.head is None else self.head.weight
+
+    def num_parameters(self, *, embeddings: bool = True) -> int:
+        """Count the trained numbers, shared ones once.
+
+        With ``embeddings=False`` the tables looked up by token and by position are left out; an
+        untied output layer still counts, since every one of its numbers takes part in every token.
+        """
+        tables = [self.token_embedding, self.position_embedding]
+        looked_up = sum(table.weight.numel() for table in tables if table is not None)
+        return sum(p.numel() for p in self.parameters()) - (0 if embeddings else looked_up)
+
+    def embed(self, ids_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
+        """The vectors that enter the first block, and the rotary table of their positions."""
+        T = ids_BT.shape[1]
+        x_BTC, rope = self.token_embedding(ids_BT), None
+        if self.position_embedding is not None:
+            x_BTC = x_BTC + self.position_embedding.weight[:T]
+        else:
+            rope = self.rope_cos_TF[:T], self.rope_sin_TF[:T]
+        return self.dropout(x_BTC), rope
+
+    def forward(
+        self,
+        ids_BT: Int[Tensor, "B T"],
+        targets_BT: Int[Tensor, "B T"] | None = None,
+        *,
+        mask: Bool[Tensor, "..."] | None = None,
+        return_attention: bool = False,
+        ignore_index: int = -100,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Score the next token at every position.
+
+        Returns ``logits_BTV``; with targets ``(logits_BTV, loss)``; with ``return_attention`` a
+        list of each layer's ``weights_BHTT`` is appended. The loss is the mean cross-entropy in
+        nats over targets other than ``ignore_index``, and 0 if there is none.
+
+        ``targets_BT[b, t]`` is the token that follows ``ids_BT[b, t]``: shift before the call.
+        ``mask`` (True = may attend, e.g. `padding_mask`) is added to the causal one.
+        Raises: ValueError for ids or targets outside the vocabulary, wrong shapes, and sequences
+        longer than the context.
+        """
+        self.check_ids(ids_BT, targets_BT, ignore_index)
+        x_BTC, rope = self.embed(ids_BT)
+        attention = []
+        for block in self.blocks:
+            x_BTC = block(x_BTC, mask=mask, rope=rope, return_weights=return_attention)
+            if return_attention:
+                x_BTC, weights_BHTT = x_BTC
+                attention.append(weights_BHTT)
+        logits_BTV = F.linear(self.norm(x_BTC), self.output_weight)
+        results = [logits_BTV]
+        if targets_BT is not None:
+            results.append(next_token_loss(logits_BTV, targets_BT, ignore_index=ignore_index))
+        if return_attention:
+            results.append(attention)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def check_ids(self, ids_BT: Tensor, targets_BT: Tensor | None = None, ignore_index: int = -100) -> None:
+        """Raise ValueError for ids or targets that the model cannot read."""
+        limit, V = self.config.context_length, self.config.vocab_size
+        if ids_BT.dim() != 2 or ids_BT.shape[1] == 0:
+            raise ValueError(
+                f"ids must have the shape [sequences, tokens] with at least one token, got "
+                f"{tuple(ids_BT.shape)}; ids[None] makes one sequence a batch"
+            )
+        if ids_BT.shape[1] > limit:
+            raise ValueError(
+                f"{ids_BT.shape[1]} tokens are longer than context_length={limit}; keep the last "
+                f"{limit}, or build the model with a larger context_length"
+            )
+        if targets_BT is not None and targets_BT.shape != ids_BT.shape:
+            raise ValueError(
+                f"targets {tuple(targets_BT.shape)} must have the shape of ids {tuple(ids_BT.shape)}: "
+                "the token that follows each one"
+            )
+        # On other devices reading a value back would wait for all work under way.
+        if ids_BT.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_range("ids", ids_BT, V)
+            if targets_BT is not None:
+                _check_range("targets", targets_BT, V, ignore_index)
+
+
+def next_token_loss(
+    logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"], *, ignore_index: int = -100
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy, in nats a target, over the targets other than ``ignore_index``.
+
+    Formula: ``-mean(log softmax(logits)[target])``. A batch without any target has loss 0 and
+    gradient 0, where torch's own mean would give NaN and ruin the weights.
+
+    >>> next_token_loss(torch.zeros(1, 2, 4), torch.tensor([[3, -100]])).round(decimals=4).item()
+    1.386...
+    """
+    total = F.cross_entropy(
+        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=ignore_index, reduction="sum"
+    )
+    return total / (targets_BT != ignore_index).sum().clamp(min=1)
+
+
+def _norm(config: DecoderConfig) -> nn.Module:
+    if config.norm == "rms":
+        return RMSNorm(config.d_model, eps=config.norm_eps)
+    return LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
+
+
+def _block(config: DecoderConfig) -> DecoderBlock:
+    kind = SwiGLU if config.feedforward == "swiglu" else FeedForward
+    return DecoderBlock(
+        norm_1=_norm(config),
+        attention=MultiHeadAttention(
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            bias=config.bias,
+            dropout=config.dropout,
+            causal=True,
+        ),
+        norm_2=_norm(config),
+        feedforward=kind(d_model=config.d_model, d_ff=config.d_ff, bias=config.bias),
+        dropout=config.dropout,
+    )
+
+
+def _check_range(name: str, ids: Tensor, vocab_size: int, ignore_index: int | None = None) -> None:
+    wrong = (ids < 0) | (ids >= vocab_size)
+    if ignore_index is not None:
+        wrong &= ids != ignore_index
+    if wrong.any():
+        raise ValueError(
+            f"{name} hold {ids[wrong][0].item()}, outside the vocabulary of {vocab_size} entries "
+            f"(0 to {vocab_size - 1}); encode the text with the model's own tokenizer"
+        )

@@ -1,0 +1,123 @@
+"""The choices that make a decoder: its sizes, and which variant of each part it uses."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from llm_from_scratch.nn.feedforward import swiglu_width
+
+CHOICES = {
+    "positions": ("learned", "rope"),
+    "norm": ("layer", "rms"),
+    "feedforward": ("gelu", "swiglu"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes and variants of a `Decoder`.
+
+    The defaults are GPT-2's. `DecoderConfig.gpt2` and `DecoderConfig.llama` fill the choices of
+    the two families; any field can still be given.
+
+    Raises: ValueError naming the field, its value and the way out, for sizes that are no positive
+    integers, widths that heads cannot share evenly, and unknown variants.
+    Sources: GPT-2: Radford et al. 2019, section 2.3; Llama: Touvron et al. 2023, section 2.2;
+    grouped-query attention: Ainslie et al. 2023.
+
+    >>> config = DecoderConfig.llama(vocab_size=101, context_length=32, d_model=12, num_layers=2, num_heads=6)
+    >>> config.d_head, config.num_kv_heads, config.d_ff, config.positions
+    (2, 6, 32, 'rope')
+    >>> DecoderConfig.from_dict(config.to_dict()) == config
+    True
+    """
+
+    vocab_size: int  # entries
+    context_length: int  # tokens: the longest sequence the model reads
+    d_model: int  # columns of the vector that each position carries
+    num_layers: int  # blocks
+    num_heads: int  # query heads a block
+    num_kv_heads: int | None = None  # key/value heads a block; None: as many as num_heads
+    d_ff: int | None = None  # hidden width; None: 4 d_model for gelu, 8/3 d_model for swiglu
+    positions: str = "learned"  # "learned" vectors are added, "rope" turns queries and keys
+    norm: str = "layer"  # "layer" or "rms"
+    feedforward: str = "gelu"  # "gelu" (tanh form) or "swiglu"
+    bias: bool = True  # biases in the linear layers and in layer norms
+    tie_embeddings: bool = True  # the output layer is the token embedding
+    dropout: float = 0.0  # probability, in training only
+    rope_base: float = 10000.0  # rotary positions: the last pair turns by about 1/base a token
+    norm_eps: float = 1e-5  # added to the variance or the mean square
+
+    def __post_init__(self):
+        """Fill what was left to the defaults, then check."""
+        if self.num_kv_heads is None:
+            object.__setattr__(self, "num_kv_heads", self.num_heads)
+        for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads"):
+            _check_size(name, getattr(self, name))
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {allowed}")
+        if self.d_ff is None:
+            d_ff = swiglu_width(self.d_model) if self.feedforward == "swiglu" else 4 * self.d_model
+            object.__setattr__(self, "d_ff", d_ff)
+        _check_size("d_ff", self.d_ff)
+        self._check_heads()
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout} must lie in [0, 1); 0.0 turns it off")
+        for name in ("rope_base", "norm_eps"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+
+    def _check_heads(self) -> None:
+        if self.d_model % self.num_heads:
+            raise ValueError(
+                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; "
+                f"for example d_model={-(-self.d_model // self.num_heads) * self.num_heads} is"
+            )
+        if self.num_heads % self.num_kv_heads:
+            divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            raise ValueError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
+                f"choose num_kv_heads from {divisors}"
+            )
+        if self.positions == "rope" and self.d_head % 2:
+            raise ValueError(
+                f"d_model={self.d_model} over num_heads={self.num_heads} gives heads of the odd width "
+                f"{self.d_head}, and rope turns columns in pairs; choose an even d_model / num_heads"
+            )
+
+    @property
+    def d_head(self) -> int:
+        """Columns of one head."""
+        return self.d_model // self.num_heads
+
+    @classmethod
+    def gpt2(cls, **fields: Any) -> "DecoderConfig":
+        """GPT-2's choices: learned positions, layer norm, tanh-GELU, biases, tied output layer."""
+        family = {"positions": "learned", "norm": "layer", "feedforward": "gelu"}
+        return cls(**{**family, "bias": True, "tie_embeddings": True, "norm_eps": 1e-5, **fields})
+
+    @classmethod
+    def llama(cls, **fields: Any) -> "DecoderConfig":
+        """Llama's choices: rotary positions, RMS norm, SwiGLU, no biases, untied output layer."""
+        family = {"positions": "rope", "norm": "rms", "feedforward": "swiglu"}
+        return cls(**{**family, "bias": False, "tie_embeddings": False, "norm_eps": 1e-5, **fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain numbers, strings and booleans, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DecoderConfig":
+        """The config that `to_dict` described. Raises ValueError for unknown or missing fields."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ValueError(f"unknown fields {unknown} for a decoder; the fields are {known}")
+        required = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads")
+        if missing := [name for name in required if name not in values]:
+            raise ValueError(f"a decoder's config lacks {missing}; it has {sorted(values)}")
+        return cls(**values)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive whole number")

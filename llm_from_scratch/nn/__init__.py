@@ -1,0 +1,35 @@
+"""The parts a Transformer is made of, one idea a file.
+
+Where an operation has a fast version in torch, the readable definition stands beside it and a
+test holds the two equal: `attention` and `fused_attention`, `layer_norm` and `LayerNorm`,
+`rms_norm` and `RMSNorm`.
+"""
+
+from llm_from_scratch.nn.attention import MultiHeadAttention, attention, attention_scores, fused_attention
+from llm_from_scratch.nn.blocks import DecoderBlock
+from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.nn.masks import causal_mask, padding_mask
+from llm_from_scratch.nn.modes import evaluation_mode
+from llm_from_scratch.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
+from llm_from_scratch.nn.positions import Rotary, apply_rotary, rotary_angles, rotary_table
+
+__all__ = [
+    "DecoderBlock",
+    "FeedForward",
+    "LayerNorm",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "Rotary",
+    "SwiGLU",
+    "apply_rotary",
+    "attention",
+    "attention_scores",
+    "causal_mask",
+    "evaluation_mode",
+    "fused_attention",
+    "layer_norm",
+    "padding_mask",
+    "rms_norm",
+    "rotary_angles",
+    "rotary_table",
+]

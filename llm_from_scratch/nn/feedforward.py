@@ -1,0 +1,69 @@
+"""The feed-forward layer: the same small network applied to every position by itself.
+
+Legend: C width of the model, F width of the hidden layer.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """Widen, bend, narrow: the layer of GPT-2.
+
+    Formula: ``down(gelu(up(x)))`` with ``gelu(z) = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))``.
+
+    Arguments: ``d_ff`` is the hidden width F, 4 C by custom.
+    Source: Vaswani et al. 2017, section 3.3; GELU: Hendrycks and Gimpel 2016, section 2, whose
+    tanh approximation GPT-2 uses. The exact GELU differs from it by less than 0.0005.
+
+    >>> import torch
+    >>> FeedForward(d_model=3, d_ff=12)(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, *, d_model: int, d_ff: int, bias: bool = True):
+        super().__init__()
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Apply the layer to the last axis."""
+        return self.down(F.gelu(self.up(x_C), approximate="tanh"))
+
+
+class SwiGLU(nn.Module):
+    """A feed-forward layer whose hidden values are let through by a second projection: Llama's.
+
+    Formula: ``down(silu(gate(x)) * up(x))`` with ``silu(z) = z / (1 + exp(-z))``.
+
+    Arguments: ``d_ff`` is the hidden width F. Three matrices instead of two: F = 8/3 C costs as
+    many parameters as a `FeedForward` with F = 4 C.
+    Source: Shazeer 2020, equation 6, with beta = 1.
+
+    >>> import torch
+    >>> SwiGLU(d_model=3, d_ff=8)(torch.zeros(2, 3)).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, *, d_model: int, d_ff: int, bias: bool = False):
+        super().__init__()
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Apply the layer to the last axis."""
+        return self.down(F.silu(self.gate(x_C)) * self.up(x_C))
+
+
+def swiglu_width(d_model: int, *, multiple_of: int = 8) -> int:
+    """The hidden width at which `SwiGLU` has about the parameters of `FeedForward` at 4 C.
+
+    Formula: ``8/3 d_model``, rounded up to a multiple of ``multiple_of``, which hardware likes.
+    Source: Shazeer 2020, section 2 (two thirds of the width); Touvron et al. 2023, section 2.2.
+
+    >>> swiglu_width(128)
+    344
+    """
+    return -(-8 * d_model // (3 * multiple_of)) * multiple_of

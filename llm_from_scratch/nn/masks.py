@@ -1,0 +1,62 @@
+"""Attention masks: which position may attend to which.
+
+A mask is boolean, and True means *may attend*, as in torch's `scaled_dot_product_attention`.
+(`torch.nn.MultiheadAttention` means the opposite.) Masks are combined with ``&``.
+
+Legend: B sequences, T queries, S keys.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+def causal_mask(
+    T: int, S: int | None = None, *, device: torch.device | str | None = None
+) -> Bool[Tensor, "T S"]:
+    """Let each position attend to itself and to what came before it.
+
+    Formula: query i stands at position ``i + S - T`` of the S keys, and may attend to key j if
+    and only if ``j <= i + S - T``. Row = query, column = key, so a square mask is True on and
+    below the diagonal. With S > T the queries are the last T of S positions, as in generation
+    with stored keys.
+
+    Units: T and S in tokens. S defaults to T.
+    Raises: ValueError if T or S is negative, or if S < T, since a query would precede every key.
+    Source: Vaswani et al. 2017, section 3.2.3.
+    Departure: torch's ``is_causal=True`` aligns the first query with the first key when T and S
+    differ; here the last query aligns with the last key.
+
+    >>> causal_mask(3).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    >>> causal_mask(2, 4).int().tolist()
+    [[1, 1, 1, 0], [1, 1, 1, 1]]
+    """
+    S = T if S is None else S
+    if T < 0 or S < T:
+        raise ValueError(
+            f"causal_mask needs 0 <= T <= S, got T={T} queries and S={S} keys; "
+            "the queries are the last T of the S positions"
+        )
+    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+
+
+def padding_mask(lengths_B: Int[Tensor, "B"], T: int) -> Bool[Tensor, "B 1 1 T"]:
+    """Hide the padding at the end of each sequence from every query of that sequence.
+
+    Formula: key j of sequence b may be attended to if and only if ``j < lengths_B[b]``.
+    The two axes of size 1 stand for heads and queries, so the mask broadcasts over both.
+
+    Units: lengths in tokens; T is the padded length.
+    Raises: ValueError if a length lies outside [0, T].
+    Note: a sequence of length 0 has no key to attend to; `attention` gives zeros there.
+
+    >>> padding_mask(torch.tensor([1, 3]), 3).int().tolist()
+    [[[[1, 0, 0]]], [[[1, 1, 1]]]]
+    """
+    if lengths_B.numel() and not 0 <= int(lengths_B.min()) <= int(lengths_B.max()) <= T:
+        raise ValueError(
+            f"every length must lie in [0, {T}], the padded length, got {lengths_B.tolist()}; "
+            "cut longer sequences or pad to the longest"
+        )
+    return (torch.arange(T, device=lengths_B.device) < lengths_B[:, None])[:, None, None, :]

@@ -1,0 +1,79 @@
+"""Rotary position embeddings: turn queries and keys by an angle that grows with position.
+
+Legend: T positions, D width of a head, F = D/2 frequencies.
+"""
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+# The cosines and sines of every position: what `rotary_table` makes and `apply_rotary` takes.
+Rotary = tuple[Tensor, Tensor]
+
+
+def rotary_angles(
+    positions_T: Num[Tensor, "T"], d_head: int, *, base: float = 10000.0
+) -> Float[Tensor, "T F"]:
+    """The angle by which each pair of columns is turned at each position.
+
+    Formula: ``angle[t, f] = t * base ** (-2 f / D)`` for f = 0 .. D/2 - 1: the first pair turns by
+    one radian a token, the last by almost ``1 / base``.
+
+    Units: positions in tokens, angles in radians.
+    Raises: ValueError if d_head is odd (columns turn in pairs) or not positive, or base <= 0.
+    Source: Su et al. 2021, section 3.2.2, equation 15.
+
+    >>> rotary_angles(torch.arange(3), 4, base=100.0)
+    tensor([[0.0000, 0.0000],
+            [1.0000, 0.1000],
+            [2.0000, 0.2000]])
+    """
+    if d_head < 2 or d_head % 2:
+        raise ValueError(
+            f"rotary positions turn columns in pairs, so the head width must be even and positive, "
+            f"got {d_head}; choose d_model / num_heads even"
+        )
+    if base <= 0:
+        raise ValueError(f"the rotary base must be positive, got {base}; 10000 is the usual one")
+    exponents_F = torch.arange(0, d_head, 2, device=positions_T.device, dtype=torch.float32) / d_head
+    return positions_T.float()[:, None] * (1.0 / base**exponents_F)
+
+
+def rotary_table(
+    length: int, d_head: int, *, base: float = 10000.0, device: torch.device | str | None = None
+) -> Rotary:
+    """Cosines and sines of `rotary_angles` for positions 0 .. length - 1, each of shape [T, F].
+
+    >>> cos, sin = rotary_table(5, 4)
+    >>> cos.shape, sin[0].tolist()
+    (torch.Size([5, 2]), [0.0, 0.0])
+    """
+    angles_TF = rotary_angles(torch.arange(length, device=device), d_head, base=base)
+    return angles_TF.cos(), angles_TF.sin()
+
+
+def apply_rotary(
+    x_BHTD: Float[Tensor, "*B T D"], cos_TF: Float[Tensor, "T F"], sin_TF: Float[Tensor, "T F"]
+) -> Float[Tensor, "*B T D"]:
+    """Turn each pair of columns of each position by that position's angle.
+
+    Formula: column f and column ``f + D/2`` make a pair (a, b), which becomes
+    ``(a cos - b sin, a sin + b cos)``. A turn keeps lengths, and the inner product of a query
+    turned for position m with a key turned for position n depends on m - n alone.
+
+    Raises: ValueError if the table is not of shape [T, D/2].
+    Source: Su et al. 2021, equation 34.
+    Departure: the paper pairs columns 2f and 2f + 1. Pairing the two halves, as Llama's released
+    weights do in `transformers`, is the same up to a fixed order of the columns of the head.
+
+    >>> apply_rotary(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6]]), torch.tensor([[0.8]])).tolist()
+    [[0.6..., 0.8...]]
+    """
+    T, D = x_BHTD.shape[-2:]
+    if cos_TF.shape != (T, D // 2) or sin_TF.shape != (T, D // 2) or D % 2:
+        raise ValueError(
+            f"{T} positions of width {D} need a table of shape ({T}, {D // 2}) and an even width, "
+            f"got cosines {tuple(cos_TF.shape)} and sines {tuple(sin_TF.shape)}"
+        )
+    a, b = x_BHTD.chunk(2, dim=-1)
+    return torch.cat((a * cos_TF - b * sin_TF, a * sin_TF + b * cos_TF), dim=-1)
