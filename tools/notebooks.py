@@ -33,7 +33,8 @@ LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 # What editors and hosts leave behind: their own state, the moment, the machine.
 _EDITOR_METADATA = {
     "accelerator", "celltoolbar", "colab", "execution", "gpuClass", "interpreter", "jupytext",
-    "orig_nbformat", "papermill", "signature", "toc", "toc-autonumbering", "varInspector", "vscode", "widgets",
+    "orig_nbformat", "papermill", "signature", "toc", "toc-autonumbering", "varInspector", "vscode",
+    "widgets",
 }  # fmt: skip
 _EDITOR_CELL_METADATA = {
     "ExecuteTime", "collapsed", "colab", "colab_type", "execution", "executionInfo", "heading_collapsed",
