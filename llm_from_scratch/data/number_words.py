@@ -7,11 +7,29 @@ That makes the task small enough for a laptop and still a translation.
 
 from __future__ import annotations
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["-", "-", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _THOUSANDS = ("", "thousand", "million", "billion")
 _DIGITS = "零一二三四五六七八九"
 _PLACES = ("", "十", "百", "千")
@@ -54,7 +72,8 @@ def chinese(number: int) -> str:
     for power in (2, 1, 0):
         group = number // 10_000**power % 10_000
         if group:
-            gap = text and (group < 1000 or number // 10_000**power % 100_000 == group)
+            whole_group_skipped = number // 10_000 ** (power + 1) % 10_000 == 0
+            gap = text and (group < 1000 or whole_group_skipped)
             text += ("零" if gap else "") + _chinese_group(group) + _MYRIADS[power]
     return text.removeprefix("一") if text.startswith("一十") else text
 
