@@ -165,8 +165,9 @@ class KneserNey:
     stands the uniform 1/V. ``discount=None`` estimates one D an order as n1 / (n1 + 2 n2), with n1 and n2
     the number of n-grams counted once and twice.
 
-    Source: Kneser & Ney 1995; interpolated as in Chen & Goodman 1999, section 3. Departure: where no
-    n-gram was counted once, the estimate would be D = 0 and leave nothing for new words; we take 0.5.
+    Source: Kneser & Ney 1995; interpolated as in Chen & Goodman 1999, section 3. Departure: where
+    n1 or n2 is 0, the estimate would be 0 and leave nothing for new words, or 1 and forget every n-gram
+    seen once; we take 0.5.
     Raises: ValueError unless 0 < discount <= 1.
     """
 
@@ -185,7 +186,7 @@ class KneserNey:
             return self.discount
         level = counts.levels[k]
         once, twice = level.count_once_twice if longest else level.left_once_twice
-        return once / (once + 2 * twice) if once else 0.5
+        return once / (once + 2 * twice) if once and twice else 0.5
 
     def probabilities(
         self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
