@@ -1,0 +1,53 @@
+"""Ctrl-C that lets the step under way finish, so that its result can be saved."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+MESSAGE = b"\nStopping: this step is finished and saved first. Ctrl-C again stops at once.\n"
+
+
+class StopRequest:
+    """Whether somebody has asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn the first SIGINT (Ctrl-C) or SIGTERM into a note that the loop reads between steps.
+
+    After the first one the former handlers are back, so that a second Ctrl-C raises
+    KeyboardInterrupt wherever the program stands. Outside the main thread, where Python allows no
+    handlers, the note is never set.
+
+    >>> with stop_requests() as stop:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     stop.made
+    True
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def note(*_: object) -> None:
+        request.made = True
+        restore()
+        with suppress(OSError):  # no terminal any more
+            os.write(2, MESSAGE)  # print could be interrupted by this very handler
+
+    for number in former:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        restore()

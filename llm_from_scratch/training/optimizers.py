@@ -1,0 +1,71 @@
+"""AdamW, and which parameters it may shrink."""
+
+import torch
+from torch import Tensor, nn
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, decay_embeddings: bool = False
+) -> list[dict[str, object]]:
+    """Split the trainable parameters into one group that decays and one that does not.
+
+    Weight decay pulls a parameter towards 0. That is wanted for the matrices, whose scale the
+    norms make redundant. It is not wanted for gains and biases (everything with one dimension),
+    whose natural value need not be 0, nor, by default, for embedding tables: the row of a rare
+    token gets a gradient seldom and decay at every step, and short rows make the gradient through
+    the first norm large.
+
+    A tied table (input embedding and output head in one) counts as an embedding and appears once.
+    A group without members is left out.
+
+    Source: embeddings, OLMo 2 (2025), section 3.4, after Takase et al. 2024. For gains and biases
+    the AdamW paper makes no rule; sparing them is what the GPT-2 reproductions in use do.
+    Departure: nanoGPT decays embeddings too. ``decay_embeddings=True`` reproduces it.
+
+    >>> groups = parameter_groups(nn.Linear(3, 2), weight_decay=0.1)
+    >>> [(group["weight_decay"], len(group["params"])) for group in groups]
+    [(0.1, 1), (0.0, 1)]
+    """
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed: list[Tensor] = []
+    spared: list[Tensor] = []
+    for parameter in model.parameters():  # a tied parameter is listed once
+        if not parameter.requires_grad:
+            continue
+        is_embedding = id(parameter) in embeddings and not decay_embeddings
+        (spared if parameter.dim() < 2 or is_embedding else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_adamw(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    decay_embeddings: bool = False,
+) -> torch.optim.AdamW:
+    """Build AdamW over ``parameter_groups``, in its one-kernel form where the device has one.
+
+    Formula, for a gradient g at step t, learning rate a and decay d:
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+    theta = (1 - a d) theta - a m' / (sqrt(v') + eps), with m' = m / (1 - b1^t), v' = v / (1 - b2^t).
+    Units: ``betas`` are b1 and b2, each the share of the old average that is kept at a step.
+    Raises: ValueError if the model has nothing to train.
+    Source: Loshchilov and Hutter 2019 (Decoupled Weight Decay Regularization), algorithm 2. The
+    default b2 = 0.95 is that of GPT-3 (Brown et al. 2020, appendix B), shorter than Adam's 0.999.
+
+    >>> type(build_adamw(nn.Linear(3, 2), learning_rate=1e-3, weight_decay=0.1)).__name__
+    'AdamW'
+    """
+    groups = parameter_groups(model, weight_decay=weight_decay, decay_embeddings=decay_embeddings)
+    if not groups:
+        raise ValueError("the model has no trainable parameter: unfreeze one (requires_grad_(True))")
+    device = next(iter(groups[0]["params"])).device.type
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=device in ("cpu", "cuda"))

@@ -1,0 +1,216 @@
+"""The training loop: steps, evaluations and checkpoints, until the last step or Ctrl-C.
+
+Legend: B sequences of a micro-batch, T tokens of a sequence.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from llm_from_scratch.training.checkpoint import load_checkpoint, save_checkpoint
+from llm_from_scratch.training.config import TrainerConfig
+from llm_from_scratch.training.curve import save_loss_curve
+from llm_from_scratch.training.interrupts import stop_requests
+from llm_from_scratch.training.log import RunLog
+from llm_from_scratch.training.optimizers import build_adamw
+from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
+from llm_from_scratch.training.progress import Progress
+from llm_from_scratch.training.schedules import warmup_cosine
+from llm_from_scratch.training.seeding import random_state, restore_random_state
+from llm_from_scratch.training.validation import NO_TARGET, mean_loss
+from llm_from_scratch.training.weights import load_weights
+
+__all__ = ["Batches", "Trainer", "TrainerConfig", "TrainingDivergedError"]
+
+
+class Batches(Iterator, Protocol):
+    """An endless source of ``(ids_BT, targets_BT)`` that can continue where it stood."""
+
+    def state_dict(self) -> dict[str, object]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, object]) -> None: ...  # noqa: D102
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss or the gradient is no longer a number."""
+
+
+class Trainer:
+    """Train ``model`` on ``batches`` and keep the run in ``folder``.
+
+    ``model(ids_BT, targets_BT)`` returns ``(logits, loss)``, the loss being the mean over the
+    targets other than -100. ``validation`` holds inputs and targets (see `validation.windows`).
+    A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainerConfig,
+        *,
+        batches: Batches,
+        validation: tuple[Tensor, Tensor],
+        folder: Path,
+        show_progress: bool = False,
+    ) -> None:
+        self.config, self.batches, self.validation = config, batches, validation
+        self.folder, self.show_progress = Path(folder), show_progress
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.precision, self.device)
+        self.model = model.to(self.device)  # saved and loaded under these names
+        self.forward = self.model  # what a step calls: a compiled or distributed wrapper goes here
+        self.optimizer = build_adamw(
+            model,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(config.beta1, config.beta2),
+            decay_embeddings=config.decay_embeddings,
+        )
+        self.scaler = loss_scaler(self.device, self.dtype)
+        self.log = RunLog(self.folder / "log.jsonl")
+        self.step = 0  # optimizer steps taken
+        self.saved_step = -1  # of the last checkpoint
+        self.best_loss = math.inf  # nats a token, lowest validation loss so far
+        self.tokens = 0  # targets trained on
+        self.seconds = 0.0  # spent in steps, evaluations excluded
+
+    def fit(self) -> bool:
+        """Take the steps that are left. Return False if Ctrl-C ended the run early, which saves first.
+
+        Raises: TrainingDivergedError at the first loss or gradient that is not finite; OSError if a
+        checkpoint cannot be written. In both cases the checkpoint before stays.
+        """
+        steps, eval_every = self.config.steps, self.config.eval_every
+        with (
+            stop_requests() as stop,
+            Progress(total=steps, done=self.step, shown=self.show_progress) as progress,
+        ):
+            if self.saved_step < 0:  # so that there is a checkpoint from the beginning
+                self._evaluate_and_save({"step": 0})
+            while self.step < steps and not stop.made:
+                record = self.train_step()
+                if self.step % eval_every == 0 or self.step == steps:
+                    record = self._evaluate_and_save(record)
+                else:
+                    self.log.append(record)
+                progress.step(record)
+            self._save(best=False)
+            save_loss_curve(self.log.read(), self.folder / "loss.svg")
+        return self.step == steps
+
+    def train_step(self) -> dict[str, object]:
+        """Take one optimizer step over ``accumulate`` micro-batches; return its record for the log.
+
+        Each micro-batch's mean loss enters with its share of the step's targets, so that the
+        gradient is that of one large batch, also where sequences are padded.
+        """
+        started = time.perf_counter()
+        config = self.config
+        learning_rate = warmup_cosine(
+            self.step,
+            peak=config.learning_rate,
+            floor=config.final_learning_rate,
+            warmup_steps=config.warmup_steps,
+            total_steps=config.steps,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        micro_batches = [next(self.batches) for _ in range(config.accumulate)]
+        counts = [int((targets_BT != NO_TARGET).sum()) for _, targets_BT in micro_batches]
+        self.model.train()
+        loss = torch.zeros((), device=self.device)
+        for (ids_BT, targets_BT), count in zip(micro_batches, counts, strict=True):
+            with autocast(self.device, self.dtype):
+                _, mean = self.forward(ids_BT.to(self.device), targets_BT.to(self.device))
+            part = mean * (count / max(sum(counts), 1))
+            self.scaler.scale(part).backward()
+            loss += part.detach()
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self._check_finite(float(loss), float(grad_norm), learning_rate)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += sum(counts)
+        elapsed = time.perf_counter() - started
+        self.seconds += elapsed
+        record = {"step": self.step, "loss": float(loss), "lr": learning_rate}
+        if math.isfinite(grad_norm):
+            record["grad_norm"] = float(grad_norm)
+        return {**record, "tokens_per_second": round(sum(counts) / elapsed, 1)}
+
+    def evaluate(self) -> float:
+        """Return the mean loss over the validation windows, nats a token."""
+        return mean_loss(
+            self.forward,
+            *self.validation,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            context=lambda: autocast(self.device, self.dtype),
+        )
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint in the folder: the next step equals the one not taken."""
+        checkpoint = load_checkpoint(self.folder, "last")
+        state, tensors = checkpoint.state, checkpoint.tensors
+        load_weights(self.model, checkpoint.weights, origin=f"the last checkpoint of {self.folder}")
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        self.scaler.load_state_dict(tensors["scaler"])
+        self.batches.load_state_dict(state["batches"])
+        self.step = self.saved_step = checkpoint.step
+        self.best_loss = state["best_loss"]
+        self.tokens, self.seconds = state["tokens"], state["seconds"]
+        self.log.drop_after(self.step)
+        restore_random_state(tensors["random"])
+
+    def _evaluate_and_save(self, record: dict[str, object]) -> dict[str, object]:
+        val_loss = self.evaluate()
+        if not math.isfinite(val_loss):
+            self._diverged("the validation loss", val_loss, self.step, self.optimizer.param_groups[0]["lr"])
+        record = {**record, "val_loss": val_loss}
+        self.log.append(record)
+        best = val_loss < self.best_loss
+        self.best_loss = min(val_loss, self.best_loss)
+        self._save(best=best)
+        return record
+
+    def _save(self, *, best: bool) -> None:
+        if self.step == self.saved_step:
+            return
+        self.log.flush_to_disk()
+        save_checkpoint(
+            self.folder,
+            model=self.model,
+            step=self.step,
+            state={
+                "best_loss": self.best_loss,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "batches": self.batches.state_dict(),
+            },
+            tensors={
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": random_state(),
+            },
+            best=best,
+        )
+        self.saved_step = self.step
+
+    def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:
+        if not math.isfinite(loss):
+            self._diverged("the loss", loss, self.step + 1, learning_rate)
+        if not math.isfinite(grad_norm) and not self.scaler.is_enabled():  # the scaler skips such a step
+            self._diverged("the gradient's norm", grad_norm, self.step + 1, learning_rate)
+
+    def _diverged(self, what: str, value: float, step: int, learning_rate: float) -> None:
+        raise TrainingDivergedError(
+            f"{what} became {value} at step {step} (learning rate {learning_rate:.2e}). The checkpoint of "
+            f"step {self.saved_step} in {self.folder} is intact. Begin a new run in another folder with a "
+            "lower --learning-rate or more --warmup-steps"
+        )
