@@ -151,6 +151,8 @@ class Decoder(nn.Module):
                 f"ids must have the shape [sequences, tokens] with at least one token, got "
                 f"{tuple(ids_BT.shape)}; ids[None] makes one sequence a batch"
             )
+        if ids_BT.is_floating_point() or ids_BT.dtype == torch.bool:
+            raise ValueError(f"ids must be whole numbers, got {ids_BT.dtype}; ids.long() converts them")
         if ids_BT.shape[1] > limit:
             raise ValueError(
                 f"{ids_BT.shape[1]} tokens are longer than context_length={limit}; keep the last "

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from llm_from_scratch.nn.masks import causal_mask, padding_mask
+
+
+@pytest.mark.parametrize(("T", "S"), [(5, 5), (3, 7), (1, 4), (0, 3), (0, 0)])
+def test_causal_mask_by_its_definition(T, S):
+    mask = causal_mask(T, S)
+    assert mask.shape == (T, S)
+    assert mask.tolist() == [[j <= i + S - T for j in range(S)] for i in range(T)]
+
+
+def test_causal_mask_rows_are_queries():
+    """The first query sees one key; the last sees all. A transposed mask says the opposite."""
+    assert causal_mask(5).sum(dim=1).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_last_rows_of_the_square_are_the_cached_case():
+    assert torch.equal(causal_mask(3, 7), causal_mask(7)[-3:])
+
+
+@pytest.mark.parametrize(("T", "S"), [(5, 3), (-1, 3)])
+def test_causal_mask_needs_enough_keys(T, S):
+    with pytest.raises(ValueError, match=f"T={T} queries and S={S} keys"):
+        causal_mask(T, S)
+
+
+def test_padding_mask_by_its_definition():
+    lengths = [0, 1, 5, 7]
+    mask = padding_mask(torch.tensor(lengths), 7)
+    assert mask.shape == (4, 1, 1, 7)
+    assert mask[:, 0, 0].tolist() == [[j < n for j in range(7)] for n in lengths]
+
+
+@pytest.mark.parametrize("lengths", [[8], [3, -1]])
+def test_padding_mask_lengths(lengths):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 7\]"):
+        padding_mask(torch.tensor(lengths), 7)
