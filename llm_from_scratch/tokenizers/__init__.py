@@ -1,0 +1,26 @@
+"""Text to token ids and back: characters, byte pairs, SentencePiece."""
+
+from __future__ import annotations
+
+import os
+
+from llm_from_scratch.tokenizers.byte_pair import BytePairTokenizer
+from llm_from_scratch.tokenizers.character import CharacterTokenizer
+from llm_from_scratch.tokenizers.storage import read_fields
+
+__all__ = ["BytePairTokenizer", "CharacterTokenizer", "load_tokenizer"]
+
+Tokenizer = CharacterTokenizer | BytePairTokenizer
+_KINDS = {cls.kind: cls for cls in (CharacterTokenizer, BytePairTokenizer)}
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
+    """Open any saved tokenizer: a ``tokenizer.json``, or the folder that holds one.
+
+    Raises: FileNotFoundError if there is none; ValueError, naming the field, if it is damaged.
+    """
+    fields = read_fields(path)
+    kind = fields.text("kind")
+    if kind not in _KINDS:
+        raise fields.wrong("kind", f"is {kind!r:.60}; there are {', '.join(map(repr, _KINDS))}")
+    return _KINDS[kind].from_fields(fields)

@@ -1,0 +1,163 @@
+"""Read and write ``tokenizer.json``, and say what is wrong with a damaged one.
+
+A tokenizer is stored as one JSON object. ``kind`` says which class reads it, ``format`` which version of
+the fields it holds. A file may come from anywhere: nothing in it is executed, and each field is checked
+before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llm_from_scratch.files import write_atomically
+
+FILE_NAME = "tokenizer.json"
+FORMAT = 1
+
+
+def write_fields(path: str | os.PathLike[str], kind: str, fields: dict[str, Any]) -> None:
+    """Store ``fields`` as the tokenizer file ``path`` (or ``path/tokenizer.json`` if it is a folder)."""
+    text = json.dumps({"kind": kind, "format": FORMAT, **fields}, separators=(",", ":"))
+    write_atomically(_file(path), text + "\n")
+
+
+def read_fields(path: str | os.PathLike[str], kind: str | None = None) -> Fields:
+    """Read a tokenizer file; with ``kind``, only one of that kind.
+
+    Raises: FileNotFoundError if it is missing; ValueError if it is no tokenizer of ours.
+    """
+    file = _file(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no tokenizer at {file}; train one and save it there")
+    try:
+        fields = json.loads(file.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not whole JSON ({error}); save the tokenizer again") from None
+    if not isinstance(fields, dict):
+        raise ValueError(
+            f"{file} holds a JSON {type(fields).__name__}, expected an object with a field 'kind'"
+        )
+    found = Fields(fields, file)
+    found.text("kind")
+    version = found.integer("format")
+    if version != FORMAT:
+        raise found.wrong("format", f"is {version}, and this version of the package reads {FORMAT}")
+    if kind is not None and found.text("kind") != kind:
+        raise found.wrong(
+            "kind", f"is {found.text('kind')!r}, expected {kind!r}; load_tokenizer opens any kind"
+        )
+    return found
+
+
+class Fields:
+    """The fields of a tokenizer file. Each method returns one field, or says what is wrong with it."""
+
+    def __init__(self, fields: dict[str, Any], path: Path):
+        self._fields = fields
+        self.path = path
+
+    def wrong(self, name: str, what: str) -> ValueError:
+        """Return the error that says that the field ``name`` ``what``."""
+        return ValueError(f"{self.path}: the field {name!r} {what}")
+
+    def text(self, name: str) -> str:
+        """Return a field that must be text."""
+        return self._take(name, str, "text")
+
+    def integer(self, name: str) -> int:
+        """Return a field that must be an integer."""
+        return self._take(name, int, "an integer")
+
+    def array(self, name: str) -> list[Any]:
+        """Return a field that must be a list."""
+        return self._take(name, list, "a list")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a field that must be a list of different, non-empty texts."""
+        values = self.array(name)
+        for i, value in enumerate(values):
+            if not isinstance(value, str) or not value:
+                raise self.wrong(name, f"holds {value!r:.60} at position {i}, expected non-empty text")
+        if len(set(values)) != len(values):
+            double = next(value for value in values if values.count(value) > 1)
+            raise self.wrong(name, f"holds {double!r:.60} twice")
+        return values
+
+    def _take(self, name: str, kind: type, expected: str) -> Any:
+        if name not in self._fields:
+            raise ValueError(
+                f"{self.path}: the field {name!r} is missing, so this is not a tokenizer saved here"
+            )
+        value = self._fields[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(name, f"is {value!r:.60}, expected {expected}")
+        return value
+
+
+def check_special_tokens(special_tokens: Iterable[str]) -> tuple[str, ...]:
+    """Return the special tokens as a tuple of different, non-empty strings, or raise ValueError."""
+    if isinstance(special_tokens, str):
+        raise ValueError(f"special_tokens must be a list of strings, got one string: [{special_tokens!r}]?")
+    tokens = tuple(special_tokens)
+    for token in tokens:
+        if not isinstance(token, str) or not token:
+            raise ValueError(f"a special token must be non-empty text, got {token!r}")
+        check_text(token)
+    if len(set(tokens)) != len(tokens):
+        raise ValueError(f"special tokens must differ from each other, got {list(tokens)}")
+    return tokens
+
+
+def check_text(text: str) -> None:
+    """Raise unless ``text`` is a string that UTF-8 can write.
+
+    A lone surrogate (U+D800 to U+DFFF) is half of a character in UTF-16. It is not a character, so no
+    UTF-8 exists for it, and a tokenizer over bytes cannot give it back.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be str, got {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at position {error.start}, "
+            "which is not a character and has no UTF-8. Read the source with the right encoding, or drop "
+            "it: text.encode('utf-8', 'ignore').decode('utf-8')"
+        ) from None
+
+
+def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """Return ``ids`` (a list, array or tensor) as plain integers that lie in the vocabulary."""
+    plain = [operator.index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+    for position, i in enumerate(plain):
+        if not 0 <= i < vocab_size:
+            raise ValueError(
+                f"token id {i} at position {position} is not in the vocabulary, whose ids are 0 to "
+                f"{vocab_size - 1}; was the text encoded with another tokenizer?"
+            )
+    return plain
+
+
+def shown(token: bytes) -> str:
+    r"""Return a token as one line of text for people: spaces, line ends and broken bytes are visible.
+
+    >>> shown(b" the"), shown(b"\n"), shown("语".encode()[:2])
+    ('␣the', '↵', '\\xe8\\xaf')
+    """
+    text = token.decode("utf-8", errors="backslashreplace")
+    text = text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
