@@ -1,6 +1,15 @@
 """What a chapter shows besides text: pictures, the package's own source, and views to touch."""
 
+from llm_from_scratch.widgets.attention import AttentionExplorer
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
+from llm_from_scratch.widgets.sampling import SamplingPlayground
 from llm_from_scratch.widgets.source import show_source
 
-__all__ = ["COLORS", "figure_style", "show_figure", "show_source"]
+__all__ = [
+    "COLORS",
+    "AttentionExplorer",
+    "SamplingPlayground",
+    "figure_style",
+    "show_figure",
+    "show_source",
+]
