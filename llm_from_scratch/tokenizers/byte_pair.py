@@ -13,22 +13,16 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import chain, pairwise
 
 import regex
 
 from llm_from_scratch.tokenizers.byte_pair_training import learn_merges
 from llm_from_scratch.tokenizers.pairs import Pair
-from llm_from_scratch.tokenizers.storage import (
-    Fields,
-    check_ids,
-    check_special_tokens,
-    check_text,
-    read_fields,
-    shown,
-    write_fields,
-)
+from llm_from_scratch.tokenizers.special_tokens import allowed_tokens, check_special_tokens, split_at
+from llm_from_scratch.tokenizers.storage import Fields, read_fields, write_fields
+from llm_from_scratch.tokenizers.text import check_ids, check_text, shown
 
 # How GPT-2 cuts a text (Radford et al. 2019, section 2.2): English contractions; letters, digits or other
 # signs, each run with at most one space before it; white space, whose last space goes to the next word.
@@ -107,7 +101,7 @@ class BytePairTokenizer:
         counts: Counter[str] = Counter()
         for document in [text] if isinstance(text, str) else text:
             check_text(document)
-            for part in _split_at(document, special_tokens)[::2]:
+            for part in split_at(document, special_tokens)[::2]:
                 counts.update(PIECE.findall(part))
         if not counts:
             raise ValueError("the text to train on is empty; byte-pair encoding needs text to count")
@@ -130,9 +124,8 @@ class BytePairTokenizer:
         Raises: ValueError for a lone surrogate, or for an allowed token that is not special here.
         """
         check_text(text)
-        allowed = self._allowed(allowed_special)
         ids: list[int] = []
-        for i, part in enumerate(_split_at(text, allowed)):
+        for i, part in enumerate(split_at(text, allowed_tokens(allowed_special, self.special_tokens))):
             if i % 2:
                 ids.append(self.special_ids[part])
             else:
@@ -196,18 +189,6 @@ class BytePairTokenizer:
     def __repr__(self) -> str:
         return f"BytePairTokenizer({self.vocab_size} tokens, special: {list(self.special_tokens)})"
 
-    def _allowed(self, allowed_special: str | Collection[str]) -> tuple[str, ...]:
-        if allowed_special == "all":
-            return self.special_tokens
-        allowed = (allowed_special,) if isinstance(allowed_special, str) else tuple(allowed_special)
-        for token in allowed:
-            if token not in self.special_ids:
-                raise ValueError(
-                    f"{token!r} is not a special token of this tokenizer; its special tokens are "
-                    f"{list(self.special_tokens)}"
-                )
-        return allowed
-
     def _merge_piece(self, piece: str) -> list[int]:
         """Apply the merges to one piece: the earliest learnt first, from left to right.
 
@@ -250,11 +231,3 @@ class _PieceCache(dict[str, list[int]]):
                 self.clear()
             self[piece] = ids
         return ids
-
-
-def _split_at(text: str, tokens: Sequence[str]) -> list[str]:
-    """Cut ``text`` at ``tokens``: ordinary text at even places, the tokens at odd ones."""
-    if not tokens:
-        return [text]
-    longest_first = sorted(tokens, key=len, reverse=True)
-    return regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from llm_from_scratch.tokenizers.storage import Fields, check_ids, read_fields, shown, write_fields
+from llm_from_scratch.tokenizers.storage import Fields, read_fields, write_fields
+from llm_from_scratch.tokenizers.text import check_ids, shown
 
 
 class CharacterTokenizer:

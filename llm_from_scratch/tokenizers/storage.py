@@ -8,9 +8,7 @@ before it is used.
 from __future__ import annotations
 
 import json
-import operator
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,61 +95,6 @@ class Fields:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self.wrong(name, f"is {value!r:.60}, expected {expected}")
         return value
-
-
-def check_special_tokens(special_tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return the special tokens as a tuple of different, non-empty strings, or raise ValueError."""
-    if isinstance(special_tokens, str):
-        raise ValueError(f"special_tokens must be a list of strings, got one string: [{special_tokens!r}]?")
-    tokens = tuple(special_tokens)
-    for token in tokens:
-        if not isinstance(token, str) or not token:
-            raise ValueError(f"a special token must be non-empty text, got {token!r}")
-        check_text(token)
-    if len(set(tokens)) != len(tokens):
-        raise ValueError(f"special tokens must differ from each other, got {list(tokens)}")
-    return tokens
-
-
-def check_text(text: str) -> None:
-    """Raise unless ``text`` is a string that UTF-8 can write.
-
-    A lone surrogate (U+D800 to U+DFFF) is half of a character in UTF-16. It is not a character, so no
-    UTF-8 exists for it, and a tokenizer over bytes cannot give it back.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"text must be str, got {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at position {error.start}, "
-            "which is not a character and has no UTF-8. Read the source with the right encoding, or drop "
-            "it: text.encode('utf-8', 'ignore').decode('utf-8')"
-        ) from None
-
-
-def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
-    """Return ``ids`` (a list, array or tensor) as plain integers that lie in the vocabulary."""
-    plain = [operator.index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
-    for position, i in enumerate(plain):
-        if not 0 <= i < vocab_size:
-            raise ValueError(
-                f"token id {i} at position {position} is not in the vocabulary, whose ids are 0 to "
-                f"{vocab_size - 1}; was the text encoded with another tokenizer?"
-            )
-    return plain
-
-
-def shown(token: bytes) -> str:
-    r"""Return a token as one line of text for people: spaces, line ends and broken bytes are visible.
-
-    >>> shown(b" the"), shown(b"\n"), shown("语".encode()[:2])
-    ('␣the', '↵', '\\xe8\\xaf')
-    """
-    text = token.decode("utf-8", errors="backslashreplace")
-    text = text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
