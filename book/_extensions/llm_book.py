@@ -40,6 +40,7 @@ class WorkedSolution(SphinxDirective):
     option_spec = {"class": directives.class_option}  # noqa: RUF012 (docutils' own protocol)
 
     def run(self) -> list[nodes.Node]:
+        """Read the cells and return the folded block."""
         label = self.arguments[0].strip()
         cells = self._cells(label)
         if not cells:
@@ -111,6 +112,13 @@ def number_exercises(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
+def mark_chinese_terms(app: Sphinx, doctree: nodes.document) -> None:
+    """Say that a glossary term in Chinese is Chinese, so that screen readers and fonts follow."""
+    for term in doctree.findall(nodes.term):
+        if re.search(r"[\u4e00-\u9fff]", term.astext()):
+            term["classes"].append("language-zh")
+
+
 def describe_page(app: Sphinx, pagename: str, template: str, context: dict, doctree: nodes.document) -> None:
     """Give each page a description for search engines: its first paragraph, unless the page sets one."""
     tags = context.get("metatags", "")
@@ -124,26 +132,27 @@ def describe_page(app: Sphinx, pagename: str, template: str, context: dict, doct
             return
 
 
-# The theme's templates give some controls no name and leave some marks that only the eye understands.
-# Each pair repairs one of them in the finished HTML of a page.
+# The theme's templates give some controls no name, and ask for what a page opened from the disk cannot
+# load. Each pair repairs one of these in the HTML of a page.
 _REPAIRS: list[tuple[re.Pattern[str], str]] = [
     # Icons are decoration; their buttons have names.
-    (re.compile(r'<(i|span) class="(fa[^"]*|theme-switch fa[^"]*)"'), r'<\1 aria-hidden="true" class="\2"'),
-    # A button that shows only an icon is named by its tooltip, which a screen reader may not speak.
+    (re.compile(r'<(i|span) class="((?:theme-switch )?fa[ -][^"]*)"'), r'<\1 aria-hidden="true" class="\2"'),
+    # A button that shows an icon alone is named by its tooltip, which not every screen reader speaks.
     (
-        re.compile(r'(<(?:button|a)\b(?![^>]*aria-label)[^>]*?)\stitle="([^"]+)"'),
-        r'\1 title="\2" aria-label="\2"',
+        re.compile(r'<(button|a)\b(?![^>]*aria-label)([^>]*?)\stitle="([^"]+)"'),
+        r'<\1\2 title="\3" aria-label="\3"',
     ),
-    # Hidden checkboxes that fold the navigation.
+    # The sidebar is a landmark, with its title inside.
     (
-        re.compile(r'(<input(?![^>]*aria-label)[^>]*class="(?:sidebar-toggle|toctree-checkbox)")'),
-        r'\1 aria-label="Show the navigation"',
+        re.compile(r'<div class="(bd-sidebar-primary[^"]*)"'),
+        r'<div role="complementary" aria-label="Book" class="\1"',
     ),
-    # Cells and outputs that scroll sideways can be reached by keyboard.
-    (
-        re.compile(r'<div class="cell_output docutils container">'),
-        '<div class="cell_output docutils container">',
-    ),
+    # docutils gives the entries of its lists of references a role that lists may not hold.
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+    # Without JavaScript "auto" matches none of the theme's colours; no scheme at all means light.
+    (re.compile(r'(<html[^>]*) data-theme="auto"'), r"\1"),
+    # Browsers refuse to preload fonts from the disk and report an error; the style sheet loads them anyway.
+    (re.compile(r'<link rel="preload" as="font"[^>]*>\n?'), ""),
 ]
 
 
@@ -154,12 +163,29 @@ def repair_page(page: str) -> str:
     return page
 
 
-def finish(app: Sphinx, exception: Exception | None) -> None:
-    """After the build: repair the written pages and put MathJax beside them."""
+def repair_as_written(app: Sphinx) -> None:
+    """Have every page repaired between its template and its file."""
+    if app.builder.format != "html":
+        return
+    render = app.builder.templates.render
+    app.builder.templates.render = lambda template, context: repair_page(render(template, context))
+
+
+def switch_off_services(app: Sphinx, config: Any) -> None:
+    """Jupyter Book loads extensions for live kernels and comments; both would call other hosts."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [
+            listener
+            for listener in listeners
+            if not listener.handler.__module__.startswith(("sphinx_thebe", "sphinx_comments"))
+        ]
+
+
+def add_mathjax(app: Sphinx, exception: Exception | None) -> None:
+    """Put MathJax beside the pages. It is fetched from a package, checked by hash, and not in git."""
     if exception is not None or app.builder.format != "html":
         return
-    out = Path(app.outdir)
-    target = out / "_static" / MATHJAX
+    target = Path(app.outdir) / "_static" / MATHJAX
     if not target.exists():
         from llm_from_scratch.data import artifacts
 
@@ -168,8 +194,14 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    """Register with Sphinx."""
+    app.add_css_file("book.css", priority=900)
+    app.add_js_file("book.js", loading_method="defer")
     app.add_directive("worked-solution", WorkedSolution)
+    app.connect("config-inited", switch_off_services)
+    app.connect("builder-inited", repair_as_written)
     app.connect("env-get-updated", number_exercises, priority=900)
+    app.connect("doctree-read", mark_chinese_terms)
     app.connect("html-page-context", describe_page)
-    app.connect("build-finished", finish)
+    app.connect("build-finished", add_mathjax)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

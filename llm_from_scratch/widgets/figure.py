@@ -43,8 +43,8 @@ COLORS: dict[str, str] = {
 _SCHEMES = {
     "ink": (COLORS["ink"], "#e6e8eb"),
     "muted": (COLORS["muted"], "#a3a9b2"),
-    "grid": (COLORS["grid"], "#3a414b"),
-    "paper": ("#ffffff", "#14181e"),
+    "grid": (COLORS["grid"], "#383b40"),
+    "paper": ("#ffffff", "#121212"),
 }
 
 # What the reader's machine may have; the last ones hold Chinese characters.
