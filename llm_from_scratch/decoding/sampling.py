@@ -105,7 +105,12 @@ def stream(
     for scores that no probability can be made of.
     """
     _check_settings(temperature, top_k, top_p, min_p)
-    history = torch.as_tensor(ids).flatten().tolist()
+    prompt = torch.as_tensor(ids)
+    if prompt.dim() > 1 and prompt.shape[:-1].numel() > 1:
+        raise ValueError(f"one sequence at a time, got ids of shape {tuple(prompt.shape)}; pass ids[0]")
+    history = prompt.flatten().tolist()
+    if not all(isinstance(token, int) for token in history):
+        raise ValueError(f"token ids must be whole numbers, got {history}; encode the prompt first")
     if not history:
         raise ValueError("the prompt is empty; give at least one token, such as the one that starts a text")
     if not isinstance(max_new_tokens, int) or max_new_tokens < 0:

@@ -127,7 +127,10 @@ def token_log_probabilities(
     """
     ids_N = _as_ids(token_ids, start_id)
     num_targets = len(ids_N) - 1
-    limit = context_length or getattr(getattr(model, "config", None), "context_length", None) or num_targets
+    limit = getattr(getattr(model, "config", None), "context_length", num_targets)
+    limit = limit if context_length is None else context_length
+    if limit < 1:
+        raise ValueError(f"context_length must be at least 1 token, got {limit}")
     stride = max(1, limit // 2) if stride is None else stride
     if not 1 <= stride <= limit:
         raise ValueError(f"stride must lie in [1, {limit}], the context in tokens, got {stride}")
@@ -144,6 +147,8 @@ def token_log_probabilities(
             inputs_BT = torch.stack([ids_N[start : start + width] for start, _ in batch]).to(device)
             targets_BT = torch.stack([ids_N[start + 1 : start + width + 1] for start, _ in batch]).to(device)
             logits_BTV = model(inputs_BT).float()
+            if not scored:
+                _check_vocabulary(ids_N, logits_BTV.shape[-1])
             losses_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").cpu()
             scored += [-losses_T[skip:] for losses_T, (_, skip) in zip(losses_BT, batch, strict=True)]
     return torch.cat(scored)
@@ -226,3 +231,12 @@ def _as_ids(token_ids: Iterable[int] | Tensor | np.ndarray, start_id: int | None
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens, the start included, leaves none to score; give more")
     return torch.from_numpy(ids.astype(np.int64))
+
+
+def _check_vocabulary(ids_N: Tensor, vocab_size: int) -> None:
+    wrong = ids_N[(ids_N < 0) | (ids_N >= vocab_size)]
+    if len(wrong):
+        raise ValueError(
+            f"the text holds token {wrong[0].item()}, outside the vocabulary of {vocab_size} entries; "
+            "encode it with the model's own tokenizer"
+        )
