@@ -102,6 +102,11 @@ def load_checkpoint(run: Path, which: str = "last") -> Checkpoint:
         return _read_folder(run / FOLDER / newer[which], which)
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Tell whether a run has got as far as its first checkpoint, that of step 0."""
+    return _read_pointer(Path(run)) is not None
+
+
 def load_run(
     run: str | Path, which: str = "best", *, device: str | torch.device = "cpu"
 ) -> tuple[Decoder, object, dict]:

@@ -1,6 +1,9 @@
 """The choices that make a training run."""
 
+import math
 from dataclasses import dataclass
+
+from llm_from_scratch.training.schedules import warmup_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,37 +14,49 @@ class TrainerConfig:
     batch_size: int = 16  # sequences in a micro-batch
     accumulate: int = 1  # micro-batches in an optimizer step
     learning_rate: float = 1e-3  # the peak, reached after the warm-up
-    final_learning_rate: float = 1e-4  # at the last step
-    warmup_steps: int = 100  # optimizer steps
+    final_fraction: float = 0.1  # learning rate at the last step, as a share of the peak
+    warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
     weight_decay: float = 0.1  # per unit of learning rate
     decay_embeddings: bool = False  # whether weight decay reaches the embedding tables
     beta1: float = 0.9  # share of the old mean of gradients kept at a step
     beta2: float = 0.95  # share of the old mean of squared gradients kept at a step
-    clip_norm: float = 1.0  # largest norm of the whole gradient; inf turns clipping off
+    clip_norm: float | None = 1.0  # largest norm of the whole gradient; none turns clipping off
     eval_every: int = 100  # optimizer steps from one evaluation and checkpoint to the next
-    eval_windows: int = 64  # validation windows, the same ones each time
+    eval_batches: int = 16  # batches of validation windows, the same ones each time
     seed: int = 1337  # of the weights, the batches and dropout
     device: str = "auto"  # "auto", "cpu", "cuda", "mps"
     precision: str = "auto"  # "auto", "float32", "bfloat16", "float16"
 
     def __post_init__(self) -> None:
-        """Check each field; raise ValueError naming it."""
-        for name in ("steps", "batch_size", "accumulate", "eval_every", "eval_windows"):
+        """Check each field. Raises: ValueError naming the field, its value and the limit."""
+        for name in ("steps", "batch_size", "accumulate", "eval_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.final_learning_rate <= self.learning_rate:
-            raise ValueError(
-                f"final_learning_rate must lie between 0 and learning_rate={self.learning_rate}, "
-                f"got {self.final_learning_rate}"
-            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm must be above 0, or none to turn it off, got {self.clip_norm}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be 0 or more and finite, got {self.weight_decay}")
+        for name in ("final_fraction", "warmup_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.warmup_steps <= self.steps:
-            raise ValueError(
-                f"warmup_steps={self.warmup_steps} must lie between 0 and steps={self.steps}: "
-                "change one of the two"
-            )
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of the step that follows ``step`` others.
+
+        >>> [TrainerConfig(steps=40, learning_rate=1.0).learning_rate_at(step) for step in (0, 1, 39)]
+        [0.5, 1.0, 0.1]
+        """
+        return warmup_cosine(
+            step,
+            peak=self.learning_rate,
+            floor=self.learning_rate * self.final_fraction,
+            warmup_steps=round(self.warmup_fraction * self.steps),
+            total_steps=self.steps,
+        )

@@ -19,9 +19,9 @@ OWNER = "run.pid"
 def run_folder(path: str | Path, *, config: dict[str, object], resume: bool) -> Iterator[Path]:
     """Open the folder of a run and keep every other process out of it while the block runs.
 
-    A new run stores ``config`` in config.json. A resumed one must bring the same ``config``: a
-    different learning rate or batch from the middle on would be a run that nobody can repeat.
-    ``resume`` of a folder without a run begins one.
+    A new run stores ``config`` in config.json; more sections may be added to that file later. A
+    resumed run must bring the same ``config``: a different learning rate or batch from the middle
+    on would be a run that nobody can repeat. ``resume`` of a folder without a run begins one.
 
     The operating system holds the lock for the process, so a killed process leaves none behind.
     Raises: ValueError if the folder is in use, holds a run that is not to be resumed, holds other
@@ -39,7 +39,8 @@ def run_folder(path: str | Path, *, config: dict[str, object], resume: bool) -> 
                 "or choose another folder with --out"
             )
         if started:
-            check_same_config(read_config(path), config, origin=path)
+            stored = {section: value for section, value in read_config(path).items() if section in config}
+            check_same_config(stored, config, origin=path)
         else:
             _refuse_foreign_files(path)
             write_atomically(path / "config.json", json.dumps(config, indent=1) + "\n")

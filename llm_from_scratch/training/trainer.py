@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from llm_from_scratch.data.loader import Batch
 from llm_from_scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
@@ -20,7 +21,6 @@ from llm_from_scratch.training.log import RunLog
 from llm_from_scratch.training.optimizers import build_adamw
 from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
 from llm_from_scratch.training.progress import Progress
-from llm_from_scratch.training.schedules import warmup_cosine
 from llm_from_scratch.training.seeding import random_state, restore_random_state
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
 from llm_from_scratch.training.weights import load_weights
@@ -43,7 +43,7 @@ class Trainer:
     """Train ``model`` on ``batches`` and keep the run in ``folder``.
 
     ``model(ids_BT, targets_BT)`` returns ``(logits, loss)``, the loss being the mean over the
-    targets other than -100. ``validation`` holds inputs and targets (see `validation.windows`).
+    targets other than -100. ``validation`` holds the batches that each evaluation scores.
     A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`.
     """
 
@@ -53,7 +53,7 @@ class Trainer:
         config: TrainerConfig,
         *,
         batches: Batches,
-        validation: tuple[Tensor, Tensor],
+        validation: list[Batch],
         folder: Path,
         show_progress: bool = False,
     ) -> None:
@@ -110,13 +110,7 @@ class Trainer:
         """
         started = time.perf_counter()
         config = self.config
-        learning_rate = warmup_cosine(
-            self.step,
-            peak=config.learning_rate,
-            floor=config.final_learning_rate,
-            warmup_steps=config.warmup_steps,
-            total_steps=config.steps,
-        )
+        learning_rate = config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         micro_batches = [next(self.batches) for _ in range(config.accumulate)]
@@ -130,7 +124,7 @@ class Trainer:
             self.scaler.scale(part).backward()
             loss += part.detach()
         self.scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
         self._check_finite(float(loss), float(grad_norm), learning_rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -148,8 +142,7 @@ class Trainer:
         """Return the mean loss over the validation windows, nats a token."""
         return mean_loss(
             self.forward,
-            *self.validation,
-            batch_size=self.config.batch_size,
+            self.validation,
             device=self.device,
             context=lambda: autocast(self.device, self.dtype),
         )
@@ -212,5 +205,5 @@ class Trainer:
         raise TrainingDivergedError(
             f"{what} became {value} at step {step} (learning rate {learning_rate:.2e}). The checkpoint of "
             f"step {self.saved_step} in {self.folder} is intact. Begin a new run in another folder with a "
-            "lower --learning-rate or more --warmup-steps"
+            "lower --learning-rate or a larger --warmup-fraction"
         )

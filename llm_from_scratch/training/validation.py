@@ -1,53 +1,43 @@
 """The validation loss: the mean over the same tokens each time it is measured.
 
-Legend: N tokens of the split, W windows, T context length, B windows scored at once.
+Legend: B windows of a batch, T tokens of a window.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import nn
 
+from llm_from_scratch.data.loader import Batch, evaluation_batches
 from llm_from_scratch.nn.modes import evaluation_mode
 
-NO_TARGET = -100  # the padding of the last window; the loss passes over it
+NO_TARGET = -100  # padding: the loss passes over it
 
 
-def windows(
-    tokens_N: Int[Tensor, "N"], *, context_length: int, count: int | None = None
-) -> tuple[Int[Tensor, "W T"], Int[Tensor, "W T"]]:
-    """Cut tokens into windows that do not overlap, and their targets one token later.
+def validation_batches(
+    tokens: object, *, context_length: int, batch_size: int, count: int | None = None
+) -> list[Batch]:
+    """Cut a split into batches of windows that do not overlap; with ``count``, that many of them.
 
-    All windows together have every token but the first as a target exactly once: the last window
-    is padded, and its padding has no target. With ``count``, that many windows are taken, spread
-    evenly over the split; there may be fewer. The choice depends on N, T and ``count`` only.
-    Raises: ValueError if there are fewer than two tokens: nothing follows anything.
+    All batches together have every token but the first as a target exactly once. ``count`` batches
+    are spread evenly over the split, and are the same ones each time.
 
-    >>> inputs, targets = windows(torch.arange(6), context_length=3)
-    >>> inputs.tolist(), targets.tolist()
-    ([[0, 1, 2], [3, 4, 0]], [[1, 2, 3], [4, 5, -100]])
+    >>> batches = validation_batches(range(61), context_length=3, batch_size=2, count=3)
+    >>> [inputs_BT.tolist() for inputs_BT, _ in batches]
+    [[[0, 1, 2], [3, 4, 5]], [[18, 19, 20], [21, 22, 23]], [[36, 37, 38], [39, 40, 41]]]
     """
-    tokens_N = torch.as_tensor(tokens_N, dtype=torch.long)
-    if len(tokens_N) < 2:
-        raise ValueError(f"a validation split needs 2 tokens or more, got {len(tokens_N)}; take more text")
-    padding = -(len(tokens_N) - 1) % context_length
-    inputs_WT = torch.cat([tokens_N[:-1], tokens_N.new_zeros(padding)]).view(-1, context_length)
-    targets_WT = torch.cat([tokens_N[1:], tokens_N.new_full((padding,), NO_TARGET)]).view(-1, context_length)
-    if count is not None and count < len(inputs_WT):
-        chosen = torch.arange(count) * len(inputs_WT) // count
-        inputs_WT, targets_WT = inputs_WT[chosen], targets_WT[chosen]
-    return inputs_WT, targets_WT
+    batches = list(evaluation_batches(tokens, context_length=context_length, batch_size=batch_size))
+    if count is None or count >= len(batches):
+        return batches
+    return [batches[i * len(batches) // count] for i in range(count)]
 
 
 @torch.no_grad()
 def mean_loss(
     model: nn.Module,
-    inputs_WT: Int[Tensor, "W T"],
-    targets_WT: Int[Tensor, "W T"],
+    batches: Iterable[Batch],
     *,
-    batch_size: int,
     device: torch.device | str = "cpu",
     context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> float:
@@ -56,13 +46,11 @@ def mean_loss(
     The model is called as ``model(inputs_BT, targets_BT)`` and returns ``(logits, mean loss)``. Each
     batch counts by its number of targets: the mean of the batches' means would favour the tokens of
     a batch that is short. The model is left in the mode in which it was.
-    Raises: ValueError if no window has a target.
+    Raises: ValueError if no batch has a target.
     """
     total, tokens = 0.0, 0
     with evaluation_mode(model):
-        for inputs_BT, targets_BT in zip(
-            inputs_WT.split(batch_size), targets_WT.split(batch_size), strict=True
-        ):
+        for inputs_BT, targets_BT in batches:
             counted = int((targets_BT != NO_TARGET).sum())
             if counted == 0:
                 continue
@@ -71,5 +59,5 @@ def mean_loss(
             total += float(loss) * counted
             tokens += counted
     if tokens == 0:
-        raise ValueError("no window has a target: the validation split is empty")
+        raise ValueError("no batch has a target: the validation split is empty")
     return total / tokens

@@ -3,35 +3,13 @@
 import pytest
 import torch
 
+from llm_from_scratch.data.loader import BatchLoader
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.trainer import Trainer, TrainerConfig
-from llm_from_scratch.training.validation import windows
+from llm_from_scratch.training.validation import validation_batches
 
 V, T, B = 13, 7, 5
-
-
-class RandomWindows:
-    """A stand-in for the package's loader: random windows from a generator of its own."""
-
-    def __init__(self, tokens_N, *, context_length=T, batch_size=B, seed=0):
-        self.tokens, self.context_length, self.batch_size = tokens_N, context_length, batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        last = len(self.tokens) - self.context_length
-        starts = torch.randint(0, last, (self.batch_size,), generator=self.generator).tolist()
-        window = torch.stack([self.tokens[s : s + self.context_length + 1] for s in starts])
-        return window[:, :-1], window[:, 1:]
-
-    def state_dict(self):
-        return {"generator": self.generator.get_state().tolist()}
-
-    def load_state_dict(self, state):
-        self.generator.set_state(torch.tensor(state["generator"], dtype=torch.uint8))
 
 
 def made_up_tokens(n=1009, seed=3):
@@ -40,15 +18,18 @@ def made_up_tokens(n=1009, seed=3):
     return steps.cumsum(0) % V
 
 
+def random_windows(*, batch_size=B, seed=0):
+    return BatchLoader(made_up_tokens(), context_length=T, batch_size=batch_size, seed=seed)
+
+
 def tiny_config(**changes):
     defaults = {
         "steps": 12,
         "batch_size": B,
         "learning_rate": 1e-2,
-        "final_learning_rate": 1e-3,
-        "warmup_steps": 3,
+        "warmup_fraction": 0.25,
         "eval_every": 4,
-        "eval_windows": 11,
+        "eval_batches": 3,
         "seed": 7,
         "device": "cpu",
     }
@@ -71,8 +52,10 @@ def tiny_trainer(folder, *, dropout=0.1, model=None, batches=None, **changes):
     return Trainer(
         model,
         config,
-        batches=batches or RandomWindows(made_up_tokens(), batch_size=config.batch_size, seed=config.seed),
-        validation=windows(made_up_tokens(211, seed=5), context_length=T, count=config.eval_windows),
+        batches=batches or random_windows(batch_size=config.batch_size, seed=config.seed),
+        validation=validation_batches(
+            made_up_tokens(211, seed=5), context_length=T, batch_size=11, count=config.eval_batches
+        ),
         folder=folder,
     )
 

@@ -1,0 +1,254 @@
+"""The command line: train, sample, evaluate, grade.
+
+Each command imports what it needs when it runs, so that `llm-scratch --help` answers at once. A
+user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 130.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TRACEBACK = "LLM_SCRATCH_TRACEBACK"  # set to anything: mistakes show their traceback
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    help="Train small language models, sample from them, measure them, and grade the book's exercises.",
+    epilog="Begin with: llm-scratch train laptop",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[str, typer.Argument(help="A run's folder, or the name of a committed result such as laptop.")]
+Which = Annotated[str, typer.Option(help="The checkpoint of the run: best or last.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command(context_settings=PASS_ON)
+def train(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE [--FIELD VALUE]...", help="`llm-scratch recipes` lists both."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/RECIPE")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")] = False,
+) -> None:
+    """Train a recipe.
+
+    For example: llm-scratch train laptop --steps 500 --out runs/short
+
+    Ctrl-C saves the run and prints the command that continues it.
+    """
+    with plain_errors():
+        from llm_from_scratch.recipes.run import train as run_recipe
+
+        name, changes = parse_fields(arguments or [])
+        out = Path("runs") / name if out is None else out
+        recipe = chosen_recipe(name, changes, out if resume else None)
+        command = command_line("train", name, *(f"--{k.replace('_', '-')}={v}" for k, v in changes.items()))
+        record = run_recipe(recipe, out=out, resume=resume, command=command, say=typer.echo)
+        if record is None:
+            typer.echo(
+                f"Saved. Continue with:\n  {command_line('train', name, '--out', str(out), '--resume')}"
+            )
+            raise typer.Exit(130)
+        scores = record["losses"]
+        minutes, seconds = divmod(round(record["seconds"]["total"]), 60)
+        typer.echo(
+            f"Trained in {minutes} min {seconds} s, {record['tokens_per_second']:,} tokens/s. On the whole "
+            f"validation split: loss {scores['validation_whole_split']:.4f} nats a token, "
+            f"perplexity {scores['perplexity']:.2f}, {scores['bits_per_byte']:.4f} bits a byte.\n"
+            f"The model, its log and loss.svg lie in {out}. Next:\n  {command_line('sample', str(out))}"
+        )
+
+
+@app.command()
+def sample(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="The text to continue; nothing begins a new one.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 always takes the most likely token.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Keep the k most likely tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Keep the most likely tokens up to this mass.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Keep tokens above this share of the best's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to add at most.")] = 200,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Continue a prompt with a trained model.
+
+    For example: llm-scratch sample laptop --prompt "Fellow citizens" --seed 1
+    """
+    with plain_errors():
+        from rich.console import Console
+
+        from llm_from_scratch.decoding import stream
+        from llm_from_scratch.recipes.opening import open_trained
+        from llm_from_scratch.recipes.text import as_text, first_ids
+        from llm_from_scratch.training.precision import choose_device
+
+        trained = open_trained(run, which=checkpoint, device=choose_device(device))
+        ids, stop_ids = first_ids(trained.tokenizer, prompt)
+        drawn = stream(
+            trained.model,
+            ids,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop_ids=stop_ids,
+        )
+        console = Console(highlight=False)
+        console.out(prompt, end="", style="bold", highlight=False)
+        for piece in as_text(trained.tokenizer, ids, drawn):
+            console.out(piece, end="", highlight=False)
+        console.out("")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Tokens from one window to the next.", show_default="the context length"),
+    ] = None,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Score a model on its whole validation split, every token once."""
+    with plain_errors():
+        from llm_from_scratch.recipes.opening import open_trained
+        from llm_from_scratch.recipes.run import score_split
+        from llm_from_scratch.training.precision import choose_device
+
+        trained = open_trained(run, which=checkpoint, device=choose_device(device))
+        corpus = trained.config["recipe"]["corpus"]
+        score = score_split(trained.model, trained.tokenizer, corpus, stride=stride)
+        typer.echo(f"{trained.origin}, on the validation split of {corpus}")
+        typer.echo(f"loss           {score.nats_per_token:.4f} nats a token")
+        typer.echo(f"perplexity     {score.perplexity:.3f}")
+        typer.echo(f"bits per byte  {score.bits_per_byte:.4f}")
+        typer.echo(f"scored         {score.num_tokens:,} tokens, {score.num_bytes:,} bytes")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe's fields and their defaults.")] = None,
+) -> None:
+    """List the recipes with their sizes, or the fields of one."""
+    with plain_errors():
+        from llm_from_scratch.recipes import RECIPES, flat_fields, get
+        from llm_from_scratch.recipes.recipe import num_parameters
+
+        if name is not None:
+            for field, value in flat_fields(get(name)).items():
+                typer.echo(f"--{field.replace('_', '-'):22} {'none' if value is None else value}")
+            return
+        for recipe in map(get, RECIPES):
+            size = f"{num_parameters(recipe):,} parameters, {recipe.training.steps:,} steps"
+            typer.echo(f"{recipe.name:18} {size:38} {recipe.summary}")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def grade(context: typer.Context) -> None:
+    """Grade exercise notebooks, offline."""
+    with plain_errors():
+        from llm_from_scratch.grading.command import grade as grade_notebooks
+
+        command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        command.command()(grade_notebooks)
+        command(args=context.args, prog_name="llm-scratch grade")
+
+
+def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
+    """Part what follows `train` into the recipe's name and the fields to change.
+
+    >>> parse_fields(["laptop", "--depth", "6", "--clip-norm=2"])
+    ('laptop', {'depth': '6', 'clip_norm': '2'})
+    """
+    names: list[str] = []
+    changes: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            names.append(argument)
+            continue
+        field, equals, value = argument[2:].partition("=")
+        if not equals:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise ValueError(f"--{field} needs a value: --{field} VALUE")
+        changes[field.replace("-", "_")] = value
+    if len(names) != 1:
+        found = f"got {', '.join(names)}" if names else "got none"
+        raise ValueError(f"train takes the name of one recipe, {found}; `llm-scratch recipes` lists them")
+    return names[0], changes
+
+
+def chosen_recipe(name: str, changes: dict[str, str], resumed: Path | None) -> object:
+    """Return the recipe with its changes; a resumed run brings the fields that it was begun with."""
+    from llm_from_scratch.recipes import get, with_changes
+    from llm_from_scratch.training.checkpoint import read_config
+
+    recipe = get(name)
+    if resumed is not None and (resumed / "config.json").is_file():
+        stored = dict(read_config(resumed).get("recipe", {}))
+        begun_with = stored.pop("name", None)
+        if begun_with != name:
+            raise ValueError(
+                f"{resumed} holds a run of recipe {begun_with}, not {name}; choose another --out"
+            )
+        recipe = with_changes(recipe, stored)
+    return with_changes(recipe, changes)
+
+
+def command_line(*arguments: str) -> str:
+    """Write a command so that it can be pasted into a shell."""
+    words = ["llm-scratch", *arguments]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a pipe on Windows would not take every character
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. What was saved before is intact.", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # the reader of a pipe has left
+        raise
+    except Exception as error:
+        message = _as_message(error)
+        if message is None or os.environ.get(TRACEBACK):
+            raise
+        typer.echo("error: " + " ".join(message.split()), err=True)
+        raise typer.Exit(2) from None
+
+
+def _as_message(error: Exception) -> str | None:
+    """Put an expected error into words; None for what is a fault of this program."""
+    if isinstance(error, ModuleNotFoundError):
+        return f'{error}: this command needs an extra, pip install "llm-from-scratch[book]"'
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: halve --batch-size and double --accumulate, which keeps each step the same"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) if isinstance(error, (ValueError, OSError, ArithmeticError)) else None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,75 @@
+"""What a run writes about itself, so that its numbers can be traced and repeated."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+import llm_from_scratch
+
+
+def surroundings(device: torch.device) -> dict[str, object]:
+    """Return where and with what a run takes place: commit, hardware, versions, date (UTC).
+
+    >>> sorted(surroundings(torch.device("cpu")))
+    ['commit', 'date', 'hardware', 'versions']
+    """
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "hardware": {
+            "device": device.type,
+            "processor": _gpu(device) or _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "llm_from_scratch": llm_from_scratch.__version__,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that the package lies in, "+" added if it was changed since."""
+    folder = Path(llm_from_scratch.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", "llm_from_scratch")
+    except (OSError, subprocess.SubprocessError):  # no git here
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _gpu(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def _processor() -> str:
+    """Return the processor's name, as far as the system tells it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    if sys.platform == "darwin":
+        try:
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,176 @@
+"""Run a recipe from its corpus to a trained, measured and recorded model."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from llm_from_scratch.data.corpora import load
+from llm_from_scratch.data.loader import BatchLoader
+from llm_from_scratch.evaluation import TextScore, evaluate
+from llm_from_scratch.files import write_atomically
+from llm_from_scratch.models.decoder import Decoder
+from llm_from_scratch.recipes.recipe import Recipe, flat_fields
+from llm_from_scratch.recipes.record import surroundings
+from llm_from_scratch.recipes.text import encode, open_tokenizer, scored_split
+from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
+from llm_from_scratch.training.run_folder import run_folder
+from llm_from_scratch.training.seeding import seed_everything
+from llm_from_scratch.training.trainer import Trainer
+from llm_from_scratch.training.validation import validation_batches
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: Path,
+    resume: bool = False,
+    command: str = "",
+    say: Callable[[str], None] | None = None,
+) -> dict[str, object] | None:
+    """Train ``recipe`` in the folder ``out`` and return its record, or None if Ctrl-C ended it early.
+
+    ``command`` is what the record names as the way to repeat the run; ``say`` takes lines that tell
+    how far the run is (None: nothing is shown).
+    Raises: ValueError if the folder is in use, or holds another run; OSError if the disk is full.
+    """
+    say_or_not = say or (lambda line: None)
+    config = {"recipe": {"name": recipe.name, **flat_fields(recipe)}}
+    with run_folder(out, config=config, resume=resume) as folder:
+        if (folder / "record.json").is_file():
+            say_or_not(f"{folder} is finished already: nothing to do")
+            return json.loads((folder / "record.json").read_bytes())
+        clock = Stopwatch(folder / "seconds.json")
+        resumed = has_checkpoint(folder)
+        trainer = prepare(recipe, folder, config, clock, say_or_not, show_progress=say is not None)
+        with clock("training"):
+            finished = trainer.fit()
+        if not finished:
+            return None
+        say_or_not("Scoring the whole validation split with the best checkpoint ...")
+        with clock("final evaluation"):
+            model, tokenizer, _ = load_run(folder, "best")
+            score = score_split(model.to(trainer.device), tokenizer, recipe.corpus)
+        record = {
+            "recipe": recipe.name,
+            "command": command,
+            **surroundings(trainer.device),
+            "parameters": model.num_parameters(),
+            "steps": trainer.step,
+            "resumed": resumed,  # then the seconds may lack those of a process that was killed
+            "tokens_trained_on": trainer.tokens,
+            "tokens_per_second": round(trainer.tokens / trainer.seconds),
+            "seconds": {**clock.seconds, "total": round(sum(clock.seconds.values()), 1)},
+            "losses": losses(trainer.log.read(), score),
+        }
+        write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+        return record
+
+
+def prepare(
+    recipe: Recipe,
+    folder: Path,
+    config: dict,
+    clock: "Stopwatch",
+    say: Callable[[str], None],
+    *,
+    show_progress: bool,
+) -> Trainer:
+    """Do everything that comes before the first step, or before the next one of a resumed run."""
+    with clock("corpus"):
+        corpus = load(recipe.corpus)
+        train_split, validation_split = corpus.split()
+    say(f"{recipe.corpus}: {len(train_split.text):,} characters to train on. Tokenizer ...")
+    with clock("tokenizer"):
+        tokenizer = open_tokenizer(recipe, corpus, folder / "tokenizer.json")
+    with clock("encoding"):
+        train_tokens, validation_tokens = encode(tokenizer, train_split), encode(tokenizer, validation_split)
+    model_config = recipe.model_config(tokenizer.vocab_size)
+    stored = {**config, "model": model_config.to_dict(), "training": asdict(recipe.training)}
+    write_atomically(folder / "config.json", json.dumps(stored, indent=1) + "\n")
+    training = recipe.training
+    seed_everything(training.seed)
+    model = Decoder(model_config)
+    sizes = {"context_length": recipe.context_length, "batch_size": training.batch_size}
+    trainer = Trainer(
+        model,
+        training,
+        batches=BatchLoader(train_tokens, **sizes, seed=training.seed),
+        validation=validation_batches(validation_tokens, **sizes, count=training.eval_batches),
+        folder=folder,
+        show_progress=show_progress,
+    )
+    say(
+        f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary, "
+        f"{len(train_tokens):,} to train on; {training.steps:,} steps on {trainer.device.type} "
+        f"in {str(trainer.dtype).removeprefix('torch.')}"
+    )
+    if has_checkpoint(folder):
+        trainer.resume()
+        say(f"Resuming after step {trainer.step:,}")
+    return trainer
+
+
+def score_split(model: Decoder, tokenizer: object, corpus: str, *, stride: int | None = None) -> TextScore:
+    """Score the whole validation split, every token once.
+
+    ``stride`` is the distance of one window to the next in tokens; by default the context length, so
+    that windows do not overlap: the way the loss is measured during training.
+    """
+    split = scored_split(tokenizer, corpus)
+    return evaluate(
+        model,
+        split.tokens,
+        num_bytes=split.num_bytes,
+        start_id=split.start_id,
+        stride=model.config.context_length if stride is None else stride,
+    )
+
+
+def losses(records: list[dict], score: TextScore) -> dict[str, float | int]:
+    """Return the losses that a record names, in nats a token unless the name says otherwise."""
+    measured = [record for record in records if "val_loss" in record]
+    best = min(measured, key=lambda record: record["val_loss"])
+    return {
+        "validation_before_training": round(measured[0]["val_loss"], 4),
+        "validation_best_windows": round(best["val_loss"], 4),
+        "best_step": best["step"],
+        "validation_whole_split": round(score.nats_per_token, 4),
+        "perplexity": round(score.perplexity, 3),
+        "bits_per_byte": round(score.bits_per_byte, 4),
+        "tokens_scored": score.num_tokens,
+    }
+
+
+class Stopwatch:
+    """Seconds of each stage, summed over the processes of a run that was interrupted.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     clock = Stopwatch(Path(folder) / "seconds.json")
+    ...     with clock("training"):
+    ...         pass
+    ...     clock.seconds
+    {'training': 0.0}
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_bytes()) if path.is_file() else {}
+        self.stage, self.started = "", 0.0
+
+    def __call__(self, stage: str) -> "Stopwatch":
+        """Name the stage that the following block is."""
+        self.stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self.started
+        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + spent, 1)
+        if sys.exc_info()[0] is None:
+            write_atomically(self.path, json.dumps(self.seconds) + "\n")
