@@ -16,6 +16,7 @@ from llm_from_scratch.widgets import html
 MAX_TOKENS = 64  # tokens shown; a larger matrix is neither readable nor small
 MAX_BYTES = 500_000  # bytes of HTML above which the constructor warns: the limit of a whole chapter
 SUM_TOLERANCE = 5e-3  # how far a row may be from 1: 64 bfloat16 weights stay within it
+FILLED = 5_000.0  # nats below the largest score of a row from which a score is taken for a mask's filling
 MASKED = -32768  # the int16 that stands for a score of minus infinity
 STEPS = 65534  # steps of the int16 scale, -32767 to 32767
 
@@ -40,8 +41,9 @@ class AttentionExplorer:
 
     Precision: without scores the weights travel as uint8, w = byte / 255, so the view prints two decimals
     and the true value is within 0.002. With scores these travel as int16 on the range of their head, and the
-    browser computes the weights from them, to three decimals where that range is below 65 nats. Entropies
-    without scores are computed here from the weights as given.
+    browser computes the weights from them, to three decimals where that range is below 130 nats. A
+    score 5,000 below the largest of its row counts as masked: its weight is 0, and the value is a fill-in.
+    Entropies without scores are computed here from the weights as given.
 
     Raises: ValueError for empty tokens, a wrong shape, numbers that are not finite, negative weights, rows
     that do not sum to 1, weights on later tokens under ``causal=True``, and scores whose softmax is not
@@ -70,6 +72,8 @@ class AttentionExplorer:
         scores_LHTT = None if scores is None else _read("scores", scores, len(self.tokens))
         _check_weights(weights_LHTT, scores_LHTT, causal)
         if scores_LHTT is not None:
+            top_LHT1 = scores_LHTT.max(-1, keepdims=True)
+            scores_LHTT = np.where(scores_LHTT < top_LHT1 - FILLED, -np.inf, scores_LHTT)
             _check_scores(scores_LHTT, weights_LHTT, causal)
         for name, index, size in (
             ("layer", layer, weights_LHTT.shape[0]),

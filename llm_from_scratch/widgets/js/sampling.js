@@ -4,7 +4,7 @@
 "use strict";
 const FORMAT = 1;
 
-// ---- Numbers ---------------------------------------------------------------------------------------
+// ---- Numbers
 
 function decode(base64, Type) {
   return new Type(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
@@ -116,15 +116,15 @@ function logGamma(x) {
     + (1 / 12 - y * (1 / 360 - y * (1 / 1260 - y / 1680))) / x;
 }
 
-// ---- The page's theme, elements and files ----------------------------------------------------------
+// ---- The page's theme, elements and files
 
+// What the page says (the book, Colab; JupyterLab; VS Code), else what the system prefers. Paper is light.
 function pageTheme() {
-  const html = document.documentElement, body = document.body;
+  const { documentElement: html, body } = document;
   if (matchMedia("print").matches) return "light";
-  const named = html.dataset.theme || html.getAttribute("theme") || html.dataset.bsTheme;
-  if (named === "dark" || named === "light") return named;
+  const named = `${html.dataset.theme || html.getAttribute("theme") || body.dataset.vscodeThemeKind || ""}`;
+  if (/dark|light/.test(named)) return /dark/.test(named) ? "dark" : "light";
   if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "true" ? "light" : "dark";
-  if (body.dataset.vscodeThemeKind) return /light/.test(body.dataset.vscodeThemeKind) ? "light" : "dark";
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
@@ -139,7 +139,7 @@ function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null) element.setAttribute(name, value);
   }
   element.append(...children.filter((child) => child !== null));
   return element;
@@ -150,13 +150,7 @@ const shorten = (text, length) => {
   return letters.length > length ? letters.slice(0, length - 1).join("") + "…" : text;
 };
 
-// A token as text: the stand-ins for blanks are drawn fainter than its letters.
-function tokenText(shown) {
-  const box = make("bdi", { class: "token", title: shown });
-  for (const part of shown.split(/([␣↵⇥␍])/)) if (part) box.append(/^[␣↵⇥␍]$/.test(part) ? make("i", {}, part) : part);
-  return box;
-}
-
+const tokenText = (shown) => make("bdi", { class: "token", title: shown }, shown);
 const escapeXml = (text) => String(text).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
 // RFC 4180, and an apostrophe before what a spreadsheet would run as a formula.
@@ -174,26 +168,25 @@ function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// ---- The view --------------------------------------------------------------------------------------
+// ---- The view
 
 const STYLE = `
 :host { --paper: #fff; --ink: #1c2430; --faint: #566070; --line: #dde2e8; --edge: #858f9c; --accent: #1b5fae;
   --wash: #f3f6f9; --bar: #2b6cb0; --ghost: #cfdbe8; --dot: #b34700; display: block; color-scheme: light; }
 :host([data-theme=dark]) { --paper: #1b1e24; --ink: #e6e9ee; --faint: #a6afbb; --line: #343a44; --edge: #77818f;
   --accent: #8fc1ff; --wash: #23272f; --bar: #6faae6; --ghost: #39475a; --dot: #ffb27a; color-scheme: dark; }
-* { box-sizing: border-box; }
+* { box-sizing: border-box; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 [hidden] { display: none !important; }
 .widget { container-type: inline-size; background: var(--paper); color: var(--ink); border: 1px solid var(--line);
   border-radius: 10px; padding: 1rem 1.125rem; margin: .75rem 0;
-  font: .875rem/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  font: .875rem/1.45 system-ui, sans-serif;
   font-variant-numeric: tabular-nums; text-align: start; }
 p { margin: 0; }
 .title { font-size: 1.0625rem; font-weight: 600; letter-spacing: -.005em; }
 .caption, .note, .label, th { color: var(--faint); }
 .caption { margin-top: .75rem; border-top: 1px solid var(--line); padding-top: .75rem; max-width: 44rem; }
 .label, th { font-size: .8125rem; }
-.token { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .8125rem; white-space: pre; }
-.token i { font-style: normal; opacity: .62; }
+.token { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .8125rem; white-space: pre; }
 .prompt { margin-top: .75rem; padding: .5rem .75rem; background: var(--wash); border-radius: 6px; overflow-wrap: anywhere; white-space: pre-wrap; }
 .prompt b { border-bottom: 2px solid var(--bar); font-weight: 600; padding: 0 .25em; }
 .settings { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .25rem 2rem; margin-top: .75rem; }
@@ -206,22 +199,23 @@ button { width: auto; padding: 0 .75rem; cursor: pointer; }
 button:hover { background: var(--wash); }
 :focus { outline: none; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.facts { display: flex; flex-wrap: wrap; gap: .25rem 1.75rem; margin: .75rem 0; }
-.facts b { font-size: 1.25rem; font-weight: 600; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(7rem, 1fr)); gap: .5rem 1rem; margin: .875rem 0; color: var(--faint); font-size: .8125rem; }
+.facts b { display: block; font-size: 1.375rem; line-height: 1.3; font-weight: 600; color: var(--ink); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; min-width: 34rem; margin: 0; table-layout: fixed; }
 th, td { padding: 2px .5rem 2px 0; border: 0; background: none; color: inherit; text-align: end; vertical-align: middle; font-weight: 400; height: 26px; }
 thead th { color: var(--faint); border-bottom: 1px solid var(--line); }
 th:first-child { width: 8.5rem; text-align: start; }
 tbody th .token { display: block; overflow: hidden; text-overflow: ellipsis; color: var(--ink); }
-.w { width: 6.25rem; } .n { width: 4.25rem; } .d { width: 4.5rem; } .barhead { text-align: start; }
+.w { width: 6.25rem; } .n { width: 4.25rem; } .d { width: 4.5rem; } th.barhead, td.barhead { text-align: start; padding-inline-start: .5rem; }
 tr.dropped td, tr.dropped th .token { color: var(--faint); }
 tr.dropped th .token { text-decoration: line-through; }
 tr.rest th { font-size: .875rem; color: var(--ink); }
 tr.rest > * { border-top: 1px solid var(--line); }
+td .label { white-space: nowrap; }
 .logit { display: flex; align-items: center; gap: .375rem; justify-content: flex-end; }
 .track { position: relative; height: 14px; }
-.track * { position: absolute; top: 0; height: 100%; border-radius: 2px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+.track > span { position: absolute; top: 0; left: 0; height: 100%; border-radius: 2px; }
 .ghost { background: var(--ghost); } .theory { background: var(--bar); top: 3px !important; height: 8px !important; }
 .drawn { width: 9px; height: 9px !important; top: 2.5px !important; margin-left: -4.5px; border-radius: 50% !important; background: var(--dot); box-shadow: 0 0 0 1.5px var(--paper); }
 .small { width: 2.5rem; height: 8px; position: relative; flex: none; }
@@ -230,12 +224,14 @@ tr.rest > * { border-top: 1px solid var(--line); }
 .key span span { display: inline-block; width: 18px; height: 8px; border-radius: 2px; margin-inline-end: .375rem; }
 .key .drawn { width: 9px; height: 9px; margin-left: 0; position: relative; top: 1px !important; }
 .key .theory, .key .ghost { position: relative; top: 0 !important; }
-.bar { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; margin-top: .75rem; }
+.bar { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
+.draws { margin-top: .75rem; padding-top: .75rem; border-top: 1px solid var(--line); } .scroll + button { margin-top: .5rem; }
 .bar label { display: inline-flex; gap: .5rem; align-items: center; } .bar input { width: 6.5rem; }
-.bar .end { margin-inline-start: auto; display: flex; gap: .5rem; flex-wrap: wrap; }
-.verdict { margin-top: .75rem; min-height: 1.5em; }
+.bar .end { margin-inline-start: auto; display: flex; gap: .5rem; }
+.verdict { margin-top: .5rem; min-height: 1.5em; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-@container (max-width: 38rem) { .settings { grid-template-columns: minmax(0, 1fr); } .bar .end { margin: 0; } }
+@container (max-width: 38rem) { .settings { grid-template-columns: minmax(0, 1fr); } }
+@container (max-width: 30rem) { table { min-width: 25.5rem; } th:first-child { width: 5.25rem; } .small { display: none; } .w { width: 3rem; } .n { width: 4rem; } .d { width: 3.75rem; } }
 @container (max-width: 22rem) { .setting { grid-template-columns: 5.5rem minmax(0, 1fr) 4.5rem; gap: .5rem; } }
 @media (forced-colors: active) { .theory, .small i { background: Highlight; forced-color-adjust: none; } .ghost { border: 1px solid; } .drawn { background: CanvasText; forced-color-adjust: none; } }
 @media print { .settings input[type=range], button, .spoken { display: none; } .widget { break-inside: avoid; } .scroll { overflow: visible; } }
@@ -271,30 +267,31 @@ function SamplingPlayground(root, data) {
     inputs[name] = [input];
     return make("label", {}, make("span", { "aria-hidden": "true" }, text), input);
   };
+  const button = (text, name, act) => make("button", { type: "button", "aria-label": name, onclick: act }, text);
   const facts = make("div", { class: "facts" }), body = make("tbody"), verdict = make("p", { class: "verdict" });
   const spoken = make("div", { class: "spoken", role: "status", "aria-live": "polite" });
-  const more = make("button", { type: "button", onclick: () => { lines = lines >= named ? Math.min(named, 12) : Math.min(named, lines * 4); update(); } });
+  const more = button("", null, () => { lines = lines >= named ? Math.min(named, 12) : Math.min(named, lines * 4); update(); });
   const head = make("tr", {}, ...[["Token", ""], ["Logit", "w"], ["Probability", "barhead"], ["Theory", "n"], ["Draws", "d"], ["Expected", "d"]]
-    .map(([text, kind]) => make("th", { scope: "col", class: kind || null }, text)));
+    .map(([text, kind]) => make("th", { scope: "col", class: kind }, text)));
   const swatch = (kind, text) => make("span", { class: "label" }, make("span", { class: kind }), text);
 
   const host = make("div", {}), shadow = host.attachShadow({ mode: "open" });
   shadow.append(make("style", {}, STYLE), make("div", { class: "widget", role: "group", "aria-label": data.title },
-    make("p", { class: "title" }, data.title),
+    make("div", { class: "bar" }, make("p", { class: "title" }, data.title), make("div", { class: "end" },
+      button("Reset", "Reset all settings", () => set(start)),
+      button("SVG", "Export as SVG", () => download("sampling.svg", "image/svg+xml", svg())),
+      button("CSV", "Export as CSV", () => download("sampling.csv", "text/csv;charset=utf-8", csv())))),
     data.prompt === null ? null : make("p", { class: "prompt" }, make("bdi", {}, data.prompt), make("b", { "aria-label": "next token" }, "?")),
     make("div", { class: "settings" }, ...rowsOf),
     facts,
-    make("div", { class: "key" }, swatch("theory", "probability"), swatch("ghost", "softmax of the logits, before any setting"), swatch("drawn", "share of the draws")),
+    make("div", { class: "key" }, swatch("theory", "probability"), swatch("ghost", "softmax of the logits alone"), swatch("drawn", "share of the draws")),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the most likely tokens" },
       make("table", {}, make("thead", {}, head), body)),
-    make("div", { class: "bar" }, named > 12 ? more : null, whole("draws", "Draws", 100000), whole("seed", "Seed", 4294967295),
-      make("button", { type: "button", onclick: () => set({ seed: (settings.seed + 1) % 4294967296 }) }, "Next seed"),
-      make("div", { class: "end" },
-        make("button", { type: "button", onclick: () => set(start) }, "Reset"),
-        make("button", { type: "button", "aria-label": "Export as SVG", onclick: () => download("sampling.svg", "image/svg+xml", svg()) }, "SVG"),
-        make("button", { type: "button", "aria-label": "Export as CSV", onclick: () => download("sampling.csv", "text/csv;charset=utf-8", csv()) }, "CSV"))),
+    named > 12 ? more : null,
+    make("div", { class: "bar draws" }, whole("draws", "Draws", 100000), whole("seed", "Seed", 4294967295),
+      button("Next seed", null, () => set({ seed: (settings.seed + 1) % 4294967296 }))),
     verdict,
-    make("p", { class: "caption" }, data.caption), spoken));
+    make("p", { class: "caption" }, data.caption), make("p", { class: "spoken" }, data.alt), spoken));
 
   // ---- Drawing
   const plain = softmax(logits);
@@ -318,8 +315,8 @@ function SamplingPlayground(root, data) {
     }
     inputs.top_k[0].setAttribute("aria-valuetext", settings.top_k ? `${settings.top_k} tokens` : "off");
     const H = entropyBits(result.probabilities), mass = result.before.subarray(0, kept).reduce((a, b) => a + b, 0);
-    facts.replaceChildren(...[[H.toFixed(2), " bits of entropy"], [(2 ** H).toFixed(1), " choices, effectively"],
-      [kept.toLocaleString("en"), ` of ${V.toLocaleString("en")} tokens kept`], [(100 * mass).toFixed(1) + " %", " of the probability before dropping"]]
+    facts.replaceChildren(...[[H.toFixed(2), "bits of entropy"], [(2 ** H).toFixed(1), "effective choices"],
+      [kept.toLocaleString("en"), `of ${V.toLocaleString("en")} tokens kept`], [(100 * mass).toFixed(1) + " %", "of the probability kept"]]
       .map(([number, text]) => make("span", {}, make("b", {}, number), text)));
     drawRows();
     more.textContent = lines >= named ? "Fewer tokens" : "More tokens";
@@ -346,7 +343,7 @@ function SamplingPlayground(root, data) {
   function drawRows() {
     const rows = Array.from({ length: lines }, (_, r) => rowData(r));
     if (V > lines) rows.push(restData(lines));
-    const longest = Math.max(...rows.flatMap((row) => [row.p, row.ghost, settings.draws ? row.count / settings.draws : 0]));
+    const longest = Math.max(...rows.slice(0, lines).flatMap((row) => [row.p, row.ghost, settings.draws ? row.count / settings.draws : 0]));
     const low = Math.min(0, logits[lines - 1]), high = Math.max(0, logits[0]), span = high - low || 1;
     body.replaceChildren(...rows.map((row) => {
       const rest = row.logit === null, wide = (kind, share) => {
@@ -354,8 +351,9 @@ function SamplingPlayground(root, data) {
         bar.style.width = 100 * share / longest + "%";
         return bar;
       };
-      const track = make("div", { class: "track" }, wide("ghost", row.ghost), wide("theory", row.p));
-      if (settings.draws && (row.count || row.p)) {
+      const track = rest ? make("span", { class: "label" }, `softmax alone: ${decimals(row.ghost)}`)
+        : make("div", { class: "track" }, wide("ghost", row.ghost), wide("theory", row.p));
+      if (!rest && settings.draws && row.p) {
         const dot = make("span", { class: "drawn" });
         dot.style.left = 100 * row.count / settings.draws / longest + "%";
         track.append(dot);
@@ -368,7 +366,7 @@ function SamplingPlayground(root, data) {
       return make("tr", { class: row.dropped ? "dropped" : rest ? "rest" : null },
         make("th", { scope: "row" }, rest ? row.name : tokenText(row.name)),
         make("td", {}, rest ? "" : make("div", { class: "logit" }, make("span", { class: "small", "aria-hidden": "true" }, small), row.logit.toFixed(2))),
-        make("td", {}, track),
+        make("td", { class: "barhead" }, track),
         make("td", {}, row.dropped ? row.dropped : decimals(row.p)),
         make("td", {}, settings.draws ? row.count.toLocaleString("en") : "–"),
         make("td", {}, settings.draws ? (row.p * settings.draws).toFixed(1) : "–"));
@@ -393,13 +391,13 @@ function SamplingPlayground(root, data) {
   function svg() {
     const rows = Array.from({ length: lines }, (_, r) => rowData(r));
     if (V > lines) rows.push(restData(lines));
-    const longest = Math.max(...rows.map((row) => Math.max(row.p, row.ghost, settings.draws ? row.count / settings.draws : 0)));
+    const longest = Math.max(...rows.slice(0, lines).map((row) => Math.max(row.p, row.ghost, settings.draws ? row.count / settings.draws : 0)));
     const left = 150, width = 640, room = width - left - 90, height = 90 + 24 * rows.length;
     const marks = rows.map((row, n) => {
       const y = 66 + 24 * n, x = (share) => (room * share / longest).toFixed(1);
       return `<text x="${left - 8}" y="${y + 14}" text-anchor="end" class="t">${escapeXml(shorten(row.name, 18))}</text>`
-        + `<rect x="${left}" y="${y + 2}" width="${x(row.ghost)}" height="16" fill="#cfdbe8"/><rect x="${left}" y="${y + 5}" width="${x(row.p)}" height="10" fill="#2b6cb0"/>`
-        + (settings.draws ? `<circle cx="${left + +x(row.count / settings.draws)}" cy="${y + 10}" r="4.5" fill="#b34700"/>` : "")
+        + (row.logit === null ? "" : `<rect x="${left}" y="${y + 2}" width="${x(row.ghost)}" height="16" fill="#cfdbe8"/><rect x="${left}" y="${y + 5}" width="${x(row.p)}" height="10" fill="#2b6cb0"/>`)
+        + (settings.draws && row.p && row.logit !== null ? `<circle cx="${left + +x(row.count / settings.draws)}" cy="${y + 10}" r="4.5" fill="#b34700"/>` : "")
         + `<text x="${width - 78}" y="${y + 14}">${row.dropped || decimals(row.p)}</text>`;
     }).join("");
     const say = `temperature ${settings.temperature}, top-k ${settings.top_k || "off"}, top-p ${settings.top_p}, min-p ${settings.min_p}; ${settings.draws} draws, seed ${settings.seed}`;
