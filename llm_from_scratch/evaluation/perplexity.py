@@ -68,7 +68,9 @@ def bits_per_byte(nats_per_token: float, num_tokens: int, num_bytes: int) -> flo
     return nats_per_token * num_tokens / (math.log(2) * num_bytes)
 
 
-def from_log_probabilities(log_probabilities: Iterable[float], *, num_bytes: int | None = None) -> TextScore:
+def from_log_probabilities(
+    log_probabilities: Iterable[float] | Tensor | np.ndarray, *, num_bytes: int | None = None
+) -> TextScore:
     """Score a text from the natural logarithm of each token's probability: for any kind of model.
 
     Formula: ``nats_per_token = -mean(log_probabilities)``. A token of probability 0 (logarithm

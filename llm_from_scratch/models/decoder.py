@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         return_attention: bool = False,
         ignore_index: int = -100,
-    ) -> Tensor | tuple[Tensor, ...]:
+    ) -> Float[Tensor, "B T V"] | tuple[Tensor | list[Tensor], ...]:
         """Score the next token at every position.
 
         Returns ``logits_BTV``; with targets ``(logits_BTV, loss)``; with ``return_attention`` a
