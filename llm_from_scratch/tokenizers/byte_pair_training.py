@@ -60,7 +60,8 @@ def learn_merges(
         grown = _join(pair, new_id, places.pop(pair), tokens, weights, before, after, counts, places)
         del counts[pair]
         for pair in grown:
-            heapq.heappush(heap, (-counts[pair], pair))
+            if counts[pair] > 0:  # zero: made at one place and joined further at once, as in a long run
+                heapq.heappush(heap, (-counts[pair], pair))
     return list(merges), vocabulary
 
 

