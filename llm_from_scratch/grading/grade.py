@@ -80,7 +80,9 @@ def grade_notebooks(
     seed = secrets.randbelow(2**32) if seed is None else seed
     limits = limits or Limits()
     courses = _read_solutions(solutions)
-    plans = [(path, *_plan(path, courses)) for path in paths]
+    paths = list(dict.fromkeys(paths))
+    unique = len({path.name for path in paths}) == len(paths)
+    plans = [(path, *_plan(path, courses, path.name if unique else str(path))) for path in paths]
     denied = [solutions]
     if (PACKAGE.parent / "pyproject.toml").is_file():  # a clone: its history and pages hold the solutions
         denied += [PACKAGE.parent / name for name in ("book", ".git", "_build")]
@@ -133,10 +135,9 @@ def _read_solutions(folder: Path) -> dict[str, list[Exercise]]:
 
 
 def _plan(
-    path: Path, courses: dict[str, list[Exercise]]
+    path: Path, courses: dict[str, list[Exercise]], name: str
 ) -> tuple[list[Row], dict[str, tuple[Exercise, list[str]]]]:
     """The rows of one notebook, and what must run for those that are not settled by reading."""
-    name = path.name
     try:
         cells = notebooks.cells_of(notebooks.read_notebook(path))
         problem = ""

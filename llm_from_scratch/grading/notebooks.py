@@ -73,12 +73,14 @@ class Answer:
 def read_notebook(path: Path) -> dict[str, Any]:
     """Read a notebook file. Raises: NotebookError, in words for the student, for anything else."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise NotebookError(f"the file has {size // 10**6} MB; clear its outputs and save it again")
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise NotebookError(f"the file cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise NotebookError(f"the file has over {MAX_BYTES // 10**6} MB; clear its outputs and save it again")
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise NotebookError("the file is not a notebook: it is not UTF-8 text") from error
     except (ValueError, RecursionError) as error:
@@ -243,11 +245,12 @@ def is_blank(source: str, exercise: Exercise) -> bool:
 
 
 def _essence(source: str) -> str:
-    """The source without comments and layout, where Python can read it."""
-    try:
-        return ast.dump(ast.parse(source)) if source.strip() else ""
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return source.strip()
+    """The source without comment lines, empty lines and trailing spaces.
+
+    It is not parsed: a source written to exhaust Python's parser must not reach it in this process.
+    """
+    lines = (line.rstrip() for line in source.splitlines())
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
 
 
 def imports_in(cells: tuple[Cell, ...]) -> str:

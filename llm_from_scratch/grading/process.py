@@ -132,11 +132,9 @@ class ExerciseProcess:
     def _command(self, command: dict[str, Any], *, seconds: float) -> CellResult:
         word = secrets.token_hex(16)
         self.output.clear()
-        try:
-            self.process.stdin.write(json.dumps(command | {"word": word}).encode() + b"\n")
-            self.process.stdin.flush()
-        except (OSError, ValueError):
-            return self._ended()
+        # In a thread: a process that has stopped reading must not make the grader wait.
+        line = json.dumps(command | {"word": word}).encode() + b"\n"
+        threading.Thread(target=self._send, args=(line,), daemon=True).start()
         frame = f"\n{word} ".encode()
         end = time.monotonic() + seconds
         while True:
@@ -155,6 +153,11 @@ class ExerciseProcess:
                 self.kill()
                 return CellResult(ok=False, name="memory limit", text=_decode(text))
             self.output.wait(0.05)
+
+    def _send(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
 
     def _ended(self) -> CellResult:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -263,11 +266,13 @@ def _result(text: bytes, answer: bytes) -> CellResult:
     """Read the worker's closing line, which a dishonest answer may have forged: trust no field of it."""
     try:
         fields = json.loads(answer)
-        line = fields.get("line")
+        line, name = fields.get("line"), str(fields.get("name", ""))
+        if name in REASONS:
+            name = f"an exception called {name!r}"
         return CellResult(
             ok=fields["ok"] is True,
             text=_decode(text),
-            name=str(fields.get("name", "")),
+            name=name,
             message=str(fields.get("message", "")),
             line=line if isinstance(line, int) else None,
         )
