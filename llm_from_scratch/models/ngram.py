@@ -100,16 +100,16 @@ class NGramModel:
         Words before the last ``order - 1`` are not read; a shorter context stands at the start of a sentence.
         """
         ids = self.vocabulary.encode_context(context, self.order - 1)
-        word_V = np.arange(len(self.vocabulary))
-        context_VK = np.tile(np.array(ids, dtype=np.int64), (len(word_V), 1))
-        return self.smoothing.probabilities(self.counts, word_V, context_VK)
+        evidence = self.counts.look_up_row(np.array(ids, dtype=np.int64))
+        return self.smoothing.probabilities(self.counts, evidence)
 
     def probability(self, word: Hashable, context: Sequence[Hashable] = ()) -> float:
         """P(word | context); the word may be ``</s>``, and an unknown one is read as ``<unk>``."""
         word_id = self.vocabulary.end_id if word == END else self.vocabulary.encode([word])[0]
         ids = self.vocabulary.encode_context(context, self.order - 1)
         context_1K = np.array([ids], dtype=np.int64).reshape(1, -1)
-        return float(self.smoothing.probabilities(self.counts, np.array([word_id]), context_1K)[0])
+        evidence = self.counts.look_up(np.array([word_id]), context_1K)
+        return float(self.smoothing.probabilities(self.counts, evidence)[0])
 
     def log_probabilities(self, sentence: Sequence[Hashable]) -> Float[np.ndarray, "N"]:
         """Natural logarithm of P(word | words before) for each word of a sentence and its ``</s>``."""
@@ -119,7 +119,7 @@ class NGramModel:
         """``log_probabilities`` of many sentences, one after the other. Units: nats; -inf for P = 0."""
         word_N, context_NK = encode_events(sentences, self.vocabulary, self.order - 1)
         with np.errstate(divide="ignore"):
-            return np.log(self.smoothing.probabilities(self.counts, word_N, context_NK))
+            return np.log(self.smoothing.probabilities(self.counts, self.counts.look_up(word_N, context_NK)))
 
     def sample(
         self, rng: np.random.Generator, *, context: Sequence[Hashable] = (), max_words: int = 50

@@ -5,7 +5,7 @@ N: predicted words (events); K: context length; C: distinct contexts; G: distinc
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,11 +63,14 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the counts know about N predictions from contexts of one length (zeros: nothing)."""
+    """What the counts know about N predictions from contexts of one length (zeros: nothing).
+
+    Where all predictions share their context, the totals and types hold one entry for all.
+    """
 
     count_N: IntArray
-    total_N: IntArray
     left_N: IntArray
+    total_N: IntArray
     left_total_N: IntArray
     types_N: IntArray
 
@@ -134,30 +137,61 @@ class NGramCounts:
             )
         return levels
 
-    def look_up(self, word_N: Int[IntArray, "N"], context_NK: Int[IntArray, "N K"]) -> Iterator[Evidence]:
-        """Yield the evidence for each prediction, from the empty context to the longest one given.
+    def look_up(self, word_N: Int[IntArray, "N"], context_NK: Int[IntArray, "N K"]) -> list[Evidence]:
+        """Return the evidence for each prediction, from the empty context to the longest one given.
 
         Raises: ValueError if the contexts are longer than the counts reach.
         """
-        num_levels = context_NK.shape[1] + 1
-        if num_levels > self.order:
-            raise ValueError(
-                f"contexts of {num_levels - 1} words need counts of order {num_levels}, "
-                f"these have order {self.order}; count again with order={num_levels}"
-            )
-        row_N = np.zeros_like(word_N)
-        for k, level in enumerate(self.levels[:num_levels]):
+        evidence, row_N = [], np.zeros_like(word_N)
+        for k, level in enumerate(self._levels_for(context_NK.shape[1])):
             if k > 0:
                 keys_N = np.where(row_N >= 0, row_N * self.base + context_NK[:, k - 1], -1)
                 row_N = _find(level.context_keys_C, keys_N)
             gram_N = _find(level.gram_keys_G, np.where(row_N >= 0, row_N * self.base + word_N, -1))
-            yield Evidence(
-                count_N=_take(level.count_G, gram_N),
-                left_N=_take(level.left_G, gram_N),
-                total_N=_take(level.total_C, row_N),
-                left_total_N=_take(level.left_total_C, row_N),
-                types_N=_take(level.types_C, row_N),
+            evidence.append(
+                Evidence(
+                    count_N=_take(level.count_G, gram_N),
+                    left_N=_take(level.left_G, gram_N),
+                    total_N=_take(level.total_C, row_N),
+                    left_total_N=_take(level.left_total_C, row_N),
+                    types_N=_take(level.types_C, row_N),
+                )
             )
+        return evidence
+
+    def look_up_row(self, context_K: Int[IntArray, "K"]) -> list[Evidence]:
+        """Return the evidence for every word of the vocabulary after one context.
+
+        The n-grams of a context lie side by side, so this reads a slice a level and searches nothing else.
+        Raises: ValueError if the context is longer than the counts reach.
+        """
+        evidence, row = [], np.zeros(1, dtype=np.int64)
+        for k, level in enumerate(self._levels_for(len(context_K))):
+            if k > 0:
+                key = np.where(row >= 0, row * self.base + context_K[k - 1], -1)
+                row = _find(level.context_keys_C, key)
+            start, stop = np.searchsorted(level.gram_keys_G, [row[0] * self.base, (row[0] + 1) * self.base])
+            word = level.gram_keys_G[start:stop] - row[0] * self.base
+            count_V, left_V = np.zeros((2, len(self.vocabulary)), dtype=np.int64)
+            count_V[word], left_V[word] = level.count_G[start:stop], level.left_G[start:stop]
+            evidence.append(
+                Evidence(
+                    count_N=count_V,
+                    left_N=left_V,
+                    total_N=_take(level.total_C, row),
+                    left_total_N=_take(level.left_total_C, row),
+                    types_N=_take(level.types_C, row),
+                )
+            )
+        return evidence
+
+    def _levels_for(self, context_length: int) -> list[Level]:
+        if context_length >= self.order:
+            raise ValueError(
+                f"contexts of {context_length} words need counts of order {context_length + 1}, "
+                f"these have order {self.order}; count again with order={context_length + 1}"
+            )
+        return self.levels[: context_length + 1]
 
     def num_grams(self, order: int) -> int:
         """How many different n-grams of this order the text holds."""

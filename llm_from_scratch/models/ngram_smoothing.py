@@ -1,10 +1,11 @@
 """Four ways to turn counts into probabilities: maximum likelihood, add-k, interpolation, Kneser-Ney.
 
-Each is a small class with one method, ``probabilities(counts, word_N, context_NK)``. In the formulas
+Each is a small class with one method, ``probabilities(counts, evidence)``: the evidence is a list from the
+empty context to the longest, which an ``NGramModel`` looks up. In the formulas
 h is a context, w the word after it, c(h w) how often they occur together, c(h) how often h occurs,
 h' the context without its oldest word, and V the size of the vocabulary.
 
-N: predictions; K: context length, the model's order - 1.
+N: predictions; K: length of the longest context, the model's order - 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from llm_from_scratch.models.ngram_counts import NGramCounts, encode_events
+from llm_from_scratch.models.ngram_counts import Evidence, NGramCounts, encode_events
 
 Array = np.ndarray
 
@@ -24,9 +25,7 @@ Array = np.ndarray
 class Smoothing(Protocol):
     """What an n-gram model asks of a smoothing method."""
 
-    def probabilities(
-        self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
-    ) -> Float[Array, "N"]:
+    def probabilities(self, counts: NGramCounts, evidence: Sequence[Evidence]) -> Float[Array, "N"]:
         """P(word | context) for N predictions at once."""
         ...
 
@@ -39,11 +38,9 @@ class MaximumLikelihood:
     a row sums to 0 and not to 1: no estimate exists, which is the first reason to smooth.
     """
 
-    def probabilities(
-        self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
-    ) -> Float[Array, "N"]:
+    def probabilities(self, counts: NGramCounts, evidence: Sequence[Evidence]) -> Float[Array, "N"]:
         """P(word | context) for N predictions at once."""
-        *_, longest = counts.look_up(word_N, context_NK)
+        longest = evidence[-1]
         return longest.count_N / np.maximum(longest.total_N, 1)
 
 
@@ -62,11 +59,9 @@ class AddK:
                 f"k must be a finite number above 0, got {self.k}; MaximumLikelihood() adds nothing"
             )
 
-    def probabilities(
-        self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
-    ) -> Float[Array, "N"]:
+    def probabilities(self, counts: NGramCounts, evidence: Sequence[Evidence]) -> Float[Array, "N"]:
         """P(word | context) for N predictions at once."""
-        *_, longest = counts.look_up(word_N, context_NK)
+        longest = evidence[-1]
         return (longest.count_N + self.k) / (longest.total_N + self.k * len(counts.vocabulary))
 
 
@@ -94,17 +89,15 @@ class Interpolated:
         row = np.array(self.weights[k])
         return np.where(total_N > 0, row[_bucket(total_N, len(row))], 0.0)
 
-    def probabilities(
-        self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
-    ) -> Float[Array, "N"]:
+    def probabilities(self, counts: NGramCounts, evidence: Sequence[Evidence]) -> Float[Array, "N"]:
         """P(word | context) for N predictions at once."""
-        if len(self.weights) < context_NK.shape[1] + 1:
+        if len(self.weights) < len(evidence):
             raise ValueError(
-                f"a model of order {context_NK.shape[1] + 1} needs as many rows of weights, "
+                f"a model of order {len(evidence)} needs as many rows of weights, "
                 f"got {len(self.weights)}; tune them for that order"
             )
-        p_N = np.full(len(word_N), 1.0 / len(counts.vocabulary))
-        for k, seen in enumerate(counts.look_up(word_N, context_NK)):
+        p_N = np.full(len(evidence[0].count_N), 1.0 / len(counts.vocabulary))
+        for k, seen in enumerate(evidence):
             weight_N = self._weight(k, seen.total_N)
             p_N = weight_N * seen.count_N / np.maximum(seen.total_N, 1) + (1 - weight_N) * p_N
         return p_N
@@ -188,13 +181,11 @@ class KneserNey:
         once, twice = level.count_once_twice if longest else level.left_once_twice
         return once / (once + 2 * twice) if once and twice else 0.5
 
-    def probabilities(
-        self, counts: NGramCounts, word_N: Int[Array, "N"], context_NK: Int[Array, "N K"]
-    ) -> Float[Array, "N"]:
+    def probabilities(self, counts: NGramCounts, evidence: Sequence[Evidence]) -> Float[Array, "N"]:
         """P(word | context) for N predictions at once."""
-        p_N = np.full(len(word_N), 1.0 / len(counts.vocabulary))
-        for k, seen in enumerate(counts.look_up(word_N, context_NK)):
-            longest = k == context_NK.shape[1]
+        p_N = np.full(len(evidence[0].count_N), 1.0 / len(counts.vocabulary))
+        for k, seen in enumerate(evidence):
+            longest = k == len(evidence) - 1
             count_N, total_N = (seen.count_N, seen.total_N) if longest else (seen.left_N, seen.left_total_N)
             discount = self.discount_for(counts, k, longest=longest) if k or self.uniform else 0.0
             kept_N = np.maximum(count_N - discount, 0.0)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_from_scratch.models.ngram import (
+    Interpolated,
     KneserNey,
     MaximumLikelihood,
     NGramCounts,
@@ -160,6 +161,16 @@ def test_sampling_stops_at_the_end_of_a_sentence_or_at_the_limit():
         model.sample(rng, context=["zebra"])
 
 
+@given(corpora, st.integers(1, 4), st.lists(st.sampled_from("abcdez"), max_size=4))
+def test_one_row_equals_many_single_questions(corpus, order, context):
+    counts = NGramCounts(corpus, order=order, vocabulary=Vocabulary("abcde"))
+    for smoothing in (MaximumLikelihood(), KneserNey(), Interpolated(weights=((0.9, 0.5), (0.3,)) * 2)):
+        model = NGramModel.from_counts(counts, smoothing=smoothing)
+        single = [model.probability(word, context) for word in [*"abcde", "</s>", "z"]]
+        row = model.distribution(context)[[*range(2, 7), 0, 1]]
+        np.testing.assert_allclose(row, single, rtol=1e-12)
+
+
 @given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=5), st.integers(1, 4))
 def test_words_may_be_numbers(corpus, order):
     model = NGramModel(order=order).fit(corpus)
@@ -191,7 +202,9 @@ def test_mistakes_name_the_value_and_the_way_out():
     with pytest.raises(ValueError, match="order 3 needs counts of that order, got 2"):
         NGramModel.from_counts(counts, order=3)
     with pytest.raises(ValueError, match="count again with order=4"):
-        list(counts.look_up(np.array([0]), np.zeros((1, 3), dtype=np.int64)))
+        counts.look_up(np.array([0]), np.zeros((1, 3), dtype=np.int64))
+    with pytest.raises(ValueError, match="count again with order=4"):
+        counts.look_up_row(np.zeros(3, dtype=np.int64))
 
 
 TRAIN = sentences("The cat sat. The cat ran. A dog sat on the cat. The dog ran.")
