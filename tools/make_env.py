@@ -1,4 +1,4 @@
-"""Create or refresh the project's environment: python3 tools/make_env.py .venv
+"""Create or refresh the project's environment: ``python3 tools/make_env.py .venv``.
 
 Runs with any Python that the project supports and needs nothing installed. The versions are those in
 constraints.txt, which were tested together. Where they do not fit (a newer Python, another system), pip
@@ -33,15 +33,21 @@ CAUSES = [
         "The package registry cannot be reached. Check the network; behind a proxy set HTTPS_PROXY; with a "
         "mirror set PIP_INDEX_URL. Then run the same command again.",
     ),
-    (r"CERTIFICATE_VERIFY_FAILED|SSLError", "The registry's certificate was refused: see PIP_CERT, or the clock."),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSLError",
+        "The registry's certificate was refused: see PIP_CERT, or the clock.",
+    ),
     (r"Permission denied|Errno 13", "A file may not be written. Does the folder belong to you?"),
     (r"requires a different Python|Requires-Python", "A package does not support Python {version}."),
-    (r"error: (command|subprocess).*(gcc|cl\.exe|clang)|Failed building wheel", "A package has no build for this system."),
+    (
+        r"error: (command|subprocess).*(gcc|cl\.exe|clang)|Failed building wheel",
+        "A package has no build for this system.",
+    ),
 ]  # fmt: skip
 # Reasons for which the same install may succeed without the exact pins.
 PINS_DO_NOT_FIT = re.compile(
-    r"No matching distribution found for [\w.-]+==|ResolutionImpossible|Requires-Python|conflicting dependencies|"
-    r"Failed building wheel|Could not find a version that satisfies the requirement [\w.-]+=="
+    r"No matching distribution found for [\w.-]+==|ResolutionImpossible|Requires-Python|"
+    r"conflicting dependencies|Failed building wheel|Could not find a version that satisfies the requirement [\w.-]+=="
 )
 
 
@@ -55,9 +61,10 @@ def check_python() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     needed = tuple(int(n) for n in re.search(r'requires-python = ">=(\d+)\.(\d+)"', text).groups())
     if sys.version_info[:2] < needed:
+        name = f"{needed[0]}.{needed[1]}"
         fail(
-            f"Python {needed[0]}.{needed[1]} or newer is needed; {sys.executable} is {sys.version.split()[0]}. "
-            f"Name another one: make PYTHON=python{needed[0]}.{needed[1]} book"
+            f"Python {name} or newer is needed; {sys.executable} is {sys.version.split()[0]}. "
+            f"Name another one: make PYTHON=python{name} book"
         )
 
 
