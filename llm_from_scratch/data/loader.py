@@ -71,6 +71,10 @@ class BatchLoader:
 
         Raises: ValueError if the state belongs to other data or settings, or is damaged.
         """
+        if not isinstance(state, dict):
+            raise ValueError(
+                f"the loader's state is damaged: it is a {type(state).__name__}, expected a dict"
+            )
         for name, value in self._identity().items():
             if state.get(name) != value:
                 raise ValueError(
@@ -78,18 +82,16 @@ class BatchLoader:
                     f"{value!r}; resume with the settings and the data of the first run"
                 )
         try:
-            generator = state["generator"]
+            generator, batches_drawn = state["generator"], int(state["batches_drawn"])
             self._generator.bit_generator.state = {
                 "bit_generator": "PCG64",
                 "state": {"state": int(generator["state"]), "inc": int(generator["inc"])},
                 "has_uint32": int(generator["has_uint32"]),
                 "uinteger": int(generator["uinteger"]),
             }
-            self.batches_drawn = int(state["batches_drawn"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"the loader's state is damaged ({error!r}); resume from another checkpoint"
-            ) from None
+            raise ValueError(f"the loader's state is damaged: {error!r}; use another checkpoint") from None
+        self.batches_drawn = batches_drawn
 
     def _identity(self) -> dict[str, int]:
         """Return what must be the same for a state to fit."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import UInt
 
+_MOST = np.iinfo(np.uint32).max
+
 
 def pack(
     documents: Iterable[Sequence[int]], *, end_of_text: int | None = None
@@ -27,11 +29,14 @@ def pack(
     array([5, 6, 9, 7, 9], dtype=uint16)
     """
     end = [] if end_of_text is None else [end_of_text]
-    parts = [np.asarray([*document, *end], dtype=np.int64) for document in documents]
+    try:
+        parts = [np.asarray([*document, *end], dtype=np.int64) for document in documents]
+    except OverflowError:
+        raise ValueError(f"token ids must lie in 0 to {_MOST}, got one of more than 64 bits") from None
     stream = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     if len(stream) == 0:
         raise ValueError("there is no token to pack: every document is empty, or there is none")
     least, most = int(stream.min()), int(stream.max())
-    if least < 0 or most > np.iinfo(np.uint32).max:
-        raise ValueError(f"token ids must lie in 0 to {np.iinfo(np.uint32).max}, got {least} to {most}")
+    if least < 0 or most > _MOST:
+        raise ValueError(f"token ids must lie in 0 to {_MOST}, got {least} to {most}")
     return stream.astype(np.uint16 if most <= np.iinfo(np.uint16).max else np.uint32)
