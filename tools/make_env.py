@@ -47,7 +47,8 @@ CAUSES = [
 # Reasons for which the same install may succeed without the exact pins.
 PINS_DO_NOT_FIT = re.compile(
     r"No matching distribution found for [\w.-]+==|ResolutionImpossible|Requires-Python|"
-    r"conflicting dependencies|Failed building wheel|Could not find a version that satisfies the requirement [\w.-]+=="
+    r"conflicting dependencies|Failed building wheel|"
+    r"Could not find a version that satisfies the requirement [\w.-]+=="
 )
 
 
