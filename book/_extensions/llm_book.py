@@ -112,6 +112,14 @@ def number_exercises(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
+def number_chapter(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a chapter's number before its title: the file 06_attention.ipynb holds "6. Attention"."""
+    match = re.fullmatch(r"book/(?!exercises|solutions|appendix)\w+/(\d+)_\w+", app.env.docname)
+    title = next(doctree.findall(nodes.title), None)
+    if match and title is not None and not title.astext()[:1].isdigit():
+        title.insert(0, nodes.Text(f"{int(match[1])}. "))
+
+
 def mark_chinese_terms(app: Sphinx, doctree: nodes.document) -> None:
     """Say that a glossary term in Chinese is Chinese, so that screen readers and fonts follow."""
     for term in doctree.findall(nodes.term):
@@ -201,6 +209,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", switch_off_services)
     app.connect("builder-inited", repair_as_written)
     app.connect("env-get-updated", number_exercises, priority=900)
+    app.connect("doctree-read", number_chapter, priority=100)  # before Sphinx collects the titles
     app.connect("doctree-read", mark_chinese_terms)
     app.connect("html-page-context", describe_page)
     app.connect("build-finished", add_mathjax)
