@@ -13,7 +13,7 @@ import typer
 def grade(
     notebooks: Annotated[
         list[Path],
-        typer.Argument(help="Exercise notebooks to grade.", show_default=False, metavar="NOTEBOOK..."),
+        typer.Argument(help="Exercise notebooks to grade.", show_default=False, metavar="NOTEBOOK"),
     ],
     seed: Annotated[
         int | None,

@@ -21,7 +21,7 @@ import sys
 import types
 
 SYSTEM_FOLDERS = [
-    "/usr", "/lib", "/lib64", "/bin", "/etc", "/sys", "/System", "/Library", "/private/etc",
+    "/usr", "/lib", "/lib64", "/bin", "/etc", "/sys", "/nix/store", "/System", "/Library", "/private/etc",
     "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom",
     "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/version",
     f"/proc/{os.getpid()}",
@@ -74,7 +74,7 @@ def private_realpath():
     return paths["realpath"], paths["normcase"]
 
 
-def readable_folders(scratch, package, extra, denied):
+def readable_folders(scratch, package, denied):
     """Real paths that an answer may read: Python, its packages, this package, its own folder."""
     roots = []
 
@@ -88,7 +88,9 @@ def readable_folders(scratch, package, extra, denied):
             for name in os.listdir(real):
                 add(os.path.join(real, name), divide)
 
-    whole = [scratch, package, *extra, *SYSTEM_FOLDERS, os.environ.get("SYSTEMROOT", "")]
+    variables = ("SYSTEMROOT", "LLM_FROM_SCRATCH_DATA", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    named = [part for name in variables for part in os.environ.get(name, "").split(os.pathsep)]
+    whole = [scratch, package, *SYSTEM_FOLDERS, *named]
     for path in [*whole, sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]:
         if path:
             add(path, True)
@@ -232,7 +234,7 @@ def close_fences(policy):
     """Put up both fences and the memory limit. Nothing here can be undone by this process."""
     scratch = os.path.realpath(policy["scratch"])
     denied = [os.path.realpath(path) for path in policy["denied"]]
-    readable = readable_folders(scratch, policy["package"], policy["readable"], denied)
+    readable = readable_folders(scratch, policy["package"], denied)
     limit_resources(policy["megabytes"], policy["cpu_seconds"])
     landlock(scratch, readable)
     refuse_fork_exec()

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,8 @@ def end_all_processes() -> None:
 class ExerciseProcess:
     """One fresh Python process with its own folder; use it in a ``with`` block, which ends it for good."""
 
-    def __init__(self, limits: Limits, *, denied: list[Path], readable: Sequence[Path] = ()) -> None:
-        self.limits, self.denied, self.readable = limits, denied, list(readable)
+    def __init__(self, limits: Limits, *, denied: list[Path]) -> None:
+        self.limits, self.denied = limits, denied
         self.base_bytes = 0
 
     def __enter__(self) -> ExerciseProcess:
@@ -118,7 +117,6 @@ class ExerciseProcess:
         policy = {
             "scratch": str(self.folder),
             "package": str(PACKAGE),
-            "readable": [str(path) for path in self.readable],
             "denied": [str(path) for path in self.denied],
             "megabytes": self.limits.megabytes,
             "cpu_seconds": int(20 * self.limits.cell_seconds + 60),
