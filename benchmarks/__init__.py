@@ -1,0 +1,1 @@
+"""Side-by-side runs against peers, and the ledger of their results."""

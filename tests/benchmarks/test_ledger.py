@@ -1,0 +1,56 @@
+"""The ledger of benchmark runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def ledger(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
+    from benchmarks import ledger
+
+    return ledger
+
+
+def test_a_run_is_appended_with_its_circumstances(ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "bpe.py"), "--repeats", "3"])
+    path = tmp_path / "ledger.jsonl"
+    ledger.record("one", {"train_seconds": 1.5}, packages=("regex",), ledger=path)
+    second = ledger.record("one", {"train_seconds": 2.5}, ledger=path)
+    ledger.record("two", {}, ledger=path)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["figures"] for line in lines] == [{"train_seconds": 1.5}, {"train_seconds": 2.5}, {}]
+    assert set(lines[0]) == {
+        "name", "command", "commit", "changed_files", "date", "hardware", "versions", "figures"
+    }  # fmt: skip
+    assert lines[0]["command"] == "python -m benchmarks.bpe --repeats 3"
+    assert set(lines[0]["versions"]) == {"python", "numpy", "regex"}
+    assert lines[0]["hardware"]["cores"] >= 1
+    assert ledger.latest("one", path) == second
+    with pytest.raises(ValueError, match=r"no run of 'three'.*'one', 'two'"):
+        ledger.latest("three", path)
+
+
+def test_tasks_run_in_turn(ledger):
+    order = []
+    seconds = ledger.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert "".join(order) == "ababab"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+    assert ledger.median([3.0, 1.0, 2.00001]) == 2.0
+
+
+def test_every_line_of_the_ledger_reads():
+    path = ROOT / "benchmarks" / "ledger.jsonl"
+    if not path.is_file():
+        pytest.skip("no benchmark was run yet")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        assert entry["figures"]
+        assert entry["commit"]
+        assert "/" not in entry["command"]
