@@ -235,8 +235,8 @@ def test_tuning_never_lowers_the_held_out_likelihood(corpus, held_out, order, bu
 
 def test_tuning_finds_the_best_weights():
     # z is unknown, so some mass must reach the uniform distribution.
-    corpus = [list("abcde") for _ in range(3)] + [list("eeeeea"), list("ca")]
-    held_out = [list("abcde"), list("abce"), list("da"), list("ezcda"), list("czdb")]
+    corpus = [list("abcde") for _ in range(3)] + [list("aaeaaa"), list("ca"), list("aab")]
+    held_out = [list(text) for text in ("abcda", "aaz", "aba", "ezcaa", "czdb", "eaab")]
     counts = NGramCounts(corpus, order=2, vocabulary=Vocabulary("abcde"))
     (single,), (pair,) = Interpolated.tuned(counts, held_out, rounds=400).weights
 
