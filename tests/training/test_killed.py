@@ -1,0 +1,58 @@
+"""kill -9 at random moments, again and again, changes nothing in the end."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from llm_from_scratch.training.checkpoint import load_checkpoint
+from llm_from_scratch.training.weights import load_weights
+from tests.training.conftest import tiny_model
+from tests.training.killed_run import run
+from tests.training.test_trainer import losses, parameters
+
+
+def kill_until_done(folder, steps, kills, longest):
+    """Start the run, kill it, resume it, ...; return the steps from which it was resumed."""
+    rng = random.Random(5)
+    command = [sys.executable, "-m", "tests.training.killed_run", str(folder), str(steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    resumed_from = []
+    for _ in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            resumed_from.append(int(process.stdout.readline().split()[1]))
+            time.sleep(rng.uniform(0.0, longest))
+            process.kill()
+            process.wait()
+        if (folder / "checkpoints.json").exists():  # else it died before step 0 was saved
+            for which in ("last", "best"):
+                load_weights(tiny_model(), load_checkpoint(folder, which).weights)
+    return resumed_from
+
+
+def check_same_as_uninterrupted(tmp_path, steps, kills, longest):
+    resumed_from = kill_until_done(tmp_path / "killed", steps, kills, longest)
+    assert resumed_from == sorted(resumed_from)  # no kill has thrown a run back
+    killed, whole = run(tmp_path / "killed", steps), run(tmp_path / "whole", steps)
+    assert losses(killed) == losses(whole)
+    assert [r["step"] for r in killed.log.read()] == list(range(steps + 1))
+    assert all(torch.equal(p, q) for p, q in zip(parameters(killed), parameters(whole), strict=True))
+    for which in ("best", "last"):
+        one, other = (load_checkpoint(tmp_path / name, which) for name in ("killed", "whole"))
+        assert (one.step, one.weights) == (other.step, other.weights)
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+    return resumed_from
+
+
+def test_two_kills(tmp_path):
+    check_same_as_uninterrupted(tmp_path, steps=30, kills=2, longest=0.2)
+
+
+@pytest.mark.slow
+def test_forty_kills(tmp_path):
+    resumed_from = check_same_as_uninterrupted(tmp_path, steps=1500, kills=40, longest=0.4)
+    assert len(set(resumed_from)) > 10
