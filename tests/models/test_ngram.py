@@ -25,6 +25,7 @@ CAT = [MAT, ["the", "cat", "ate"], ["a", "dog", "sat", "on", "the", "cat"]]
 corpora = st.lists(st.lists(st.sampled_from("abcde"), max_size=7), max_size=11)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_cutting_a_text_loses_nothing(text):
     assert "".join(words(text)) == text
@@ -61,6 +62,7 @@ def test_vocabulary_refuses_what_it_cannot_hold():
         Vocabulary.from_sentences(CAT, min_count=0)
 
 
+@settings(deadline=None)
 @given(corpora, st.integers(1, 5))
 def test_counts_equal_a_counter(corpus, order):
     vocabulary = Vocabulary("abcde")
@@ -88,6 +90,7 @@ def test_counts_equal_a_counter(corpus, order):
         assert counts.levels[n - 1].count_once_twice == (once, twice)
 
 
+@settings(deadline=None)
 @given(corpora, st.integers(1, 4))
 def test_a_smaller_order_may_share_the_counts(corpus, order):
     vocabulary = Vocabulary("abcde")
@@ -161,6 +164,7 @@ def test_sampling_stops_at_the_end_of_a_sentence_or_at_the_limit():
         model.sample(rng, context=["zebra"])
 
 
+@settings(deadline=None)
 @given(corpora, st.integers(1, 4), st.lists(st.sampled_from("abcdez"), max_size=4))
 def test_one_row_equals_many_single_questions(corpus, order, context):
     counts = NGramCounts(corpus, order=order, vocabulary=Vocabulary("abcde"))
@@ -171,6 +175,7 @@ def test_one_row_equals_many_single_questions(corpus, order, context):
         np.testing.assert_allclose(row, single, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=5), st.integers(1, 4))
 def test_words_may_be_numbers(corpus, order):
     model = NGramModel(order=order).fit(corpus)
