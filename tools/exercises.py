@@ -156,6 +156,13 @@ def faults(solution: dict[str, Any]) -> list[str]:
         for word in ("assert ", "allclose", "array_equal", "isclose"):
             if word in code:
                 found.append(f"the check of {name} decides in the student's process ({word.strip()})")
+    for raw in solution["cells"]:
+        for line in _printed(raw).splitlines():
+            before, said, after = line.partition("expected:")
+            if said and before.strip() and not before.strip().endswith(after.strip()):
+                found.append(
+                    f"cell {raw.get('id')} prints {before.strip()!r}, but says {said} {after.strip()!r}"
+                )
     return found
 
 

@@ -147,6 +147,13 @@ def test_faults_are_found(solution, old, new, word):
     assert any(word in fault for fault in tool.faults(solution))
 
 
+def test_a_promise_that_the_solution_breaks_is_found(solution):
+    cell = next(c for c in solution["cells"] if c["id"] == "small-1-try")
+    for text, wrong in (("a = 1.5  expected: 1.5\n", 0), ("a = 1.5  expected: 1.6\n", 1)):
+        cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": [text]}]
+        assert len(tool.faults(solution)) == wrong
+
+
 def test_missing_parts_are_found(solution):
     for cell in copy.deepcopy(solution["cells"]):
         if cell["id"] in ("small-1-why", "small-1-task"):
