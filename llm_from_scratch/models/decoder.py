@@ -143,6 +143,14 @@ class Decoder(nn.Module):
             results.append(attention)
         return results[0] if len(results) == 1 else tuple(results)
 
+    def attention_maps(
+        self, ids_T: Int[Tensor, "T"] | list[int]
+    ) -> tuple[Float[Tensor, "L H T T"], Float[Tensor, "L H T T"]]:
+        """Weights and scores of every head on one sequence; see `llm_from_scratch.models.attention_maps`."""
+        from llm_from_scratch.models.attention_maps import attention_maps
+
+        return attention_maps(self, ids_T)
+
     def check_ids(self, ids_BT: Tensor, targets_BT: Tensor | None = None, ignore_index: int = -100) -> None:
         """Raise ValueError for ids or targets that the model cannot read."""
         limit, V = self.config.context_length, self.config.vocab_size

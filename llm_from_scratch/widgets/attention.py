@@ -82,7 +82,9 @@ class AttentionExplorer:
             if not 0 <= index < size:
                 raise ValueError(f"{name}={index} does not exist: weights has {name}s 0 to {size - 1}")
         if len(self.tokens) > MAX_TOKENS:
-            self.tokens, weights_LHTT, scores_LHTT = _first(MAX_TOKENS, self.tokens, weights_LHTT, scores_LHTT)
+            self.tokens, weights_LHTT, scores_LHTT = _first(
+                MAX_TOKENS, self.tokens, weights_LHTT, scores_LHTT
+            )
         self.weights, self.scores, self.causal = weights_LHTT, scores_LHTT, bool(causal)
         self.layer, self.head, self.title = int(layer), int(head), title
         self.caption = self._default_caption() if caption is None else caption
@@ -120,15 +122,15 @@ class AttentionExplorer:
     def _default_caption(self) -> str:
         return (
             "Each row is a query: the token that looks. Each column is a key: the token that is looked at. "
-            "A darker cell is a larger weight."
+            "The colour grows with the weight."
         )
 
     def _default_alt(self) -> str:
         table = self.weights[self.layer, self.head]
+        names = [html.shorten(html.visible(token), 16) for token in self.tokens]
         looks = "; ".join(
-            f"{html.shorten(html.visible(self.tokens[row]), 16)} mostly at "
-            f"{html.shorten(html.visible(self.tokens[int(table[row].argmax())]), 16)} ({table[row].max():.2f})"
-            for row in range(min(8, len(self.tokens)))
+            f"{name} mostly at {names[int(row.argmax())]} ({row.max():.2f})"
+            for name, row in zip(names[:8], table[:8], strict=True)
         )
         more = ", and so on" if len(self.tokens) > 8 else ""
         return f"Attention weights of layer {self.layer}, head {self.head}: {looks}{more}."
@@ -181,7 +183,8 @@ def _read(name: str, value: Any, length: int) -> np.ndarray:
         )
     if array.shape[2:] != (length, length) or 0 in array.shape:
         raise ValueError(
-            f"{name} has shape {list(array.shape)}, but {length} tokens need [layers, heads, {length}, {length}]"
+            f"{name} has shape {list(array.shape)}, but {length} tokens need "
+            f"[layers, heads, {length}, {length}]"
         )
     if np.isnan(array).any() or np.isposinf(array).any() or (name == "weights" and np.isneginf(array).any()):
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -203,8 +206,8 @@ def _check_weights(weights: np.ndarray, scores: np.ndarray | None, causal: bool)
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"weights{list(place)} sums to {sums[place]:.4f}, every row must sum to 1: pass the weights after "
-            "the softmax, from a model in eval mode (dropout changes the sums)"
+            f"weights{list(place)} sums to {sums[place]:.4f}, every row must sum to 1: pass the weights "
+            "after the softmax, from a model in eval mode (dropout changes the sums)"
         )
     if causal:
         later = np.triu(weights, 1)
@@ -218,7 +221,9 @@ def _check_weights(weights: np.ndarray, scores: np.ndarray | None, causal: bool)
 
 def _check_scores(scores: np.ndarray, weights: np.ndarray, causal: bool) -> None:
     if scores.shape != weights.shape:
-        raise ValueError(f"scores has shape {list(scores.shape)}, weights {list(weights.shape)}: they must agree")
+        raise ValueError(
+            f"scores has shape {list(scores.shape)}, weights {list(weights.shape)}: they must agree"
+        )
     difference = np.abs(_softmax(scores, causal) - weights)
     if difference.max() > SUM_TOLERANCE:
         place = [int(i) for i in np.unravel_index(difference.argmax(), difference.shape)]
@@ -245,9 +250,12 @@ def _first(count: int, tokens: list[str], weights: np.ndarray, scores: np.ndarra
     weights, kept = weights[..., :count, :count], tokens[:count]
     sums = weights.sum(-1, keepdims=True)
     lost = 1 - float(sums.min())
-    note = "" if lost <= SUM_TOLERANCE else f" Rows lost up to {lost:.2f} of their weight and were renormalised."
+    note = (
+        "" if lost <= SUM_TOLERANCE else f" Rows lost up to {lost:.2f} of their weight and were renormalised."
+    )
     warnings.warn(
-        f"{len(tokens)} tokens are more than the {count} the explorer shows: the first {count} are kept.{note}",
+        f"{len(tokens)} tokens are more than the {count} the explorer shows: the first {count} are kept."
+        f"{note}",
         stacklevel=3,
     )
     weights = weights / np.where(sums > 0, sums, 1.0)
@@ -282,7 +290,8 @@ def _picture(tokens: list[str], weights_TT: np.ndarray, causal: bool) -> str:
                     paths.setdefault(int(levels[row, start]), []).append(run)
                 start = column
     shades = "".join(
-        f'<path fill-opacity="{level / 16:.3g}" d="{"".join(runs)}"/>' for level, runs in sorted(paths.items())
+        f'<path fill-opacity="{level / 16:.3g}" d="{"".join(runs)}"/>'
+        for level, runs in sorted(paths.items())
     )
     rows = "".join(
         f'<text x="{left - 6}" y="{top + cell * i + 13}" text-anchor="end">{name}</text>'
@@ -309,7 +318,9 @@ def _table(tokens: list[str], weights_TT: np.ndarray) -> str:
     lines = []
     for row, name in enumerate(names):
         order = np.argsort(-weights_TT[row], kind="stable")[:3]
-        looks = ", ".join(f"{names[key]} {weights_TT[row, key]:.2f}" for key in order if weights_TT[row, key] > 0)
+        looks = ", ".join(
+            f"{names[key]} {weights_TT[row, key]:.2f}" for key in order if weights_TT[row, key] > 0
+        )
         lines.append(f"<tr><td>{row}</td><td>{name}</td><td>{looks}</td><td>{bits[row]:.2f}</td></tr>")
     head = "<tr><th>Position</th><th>Token</th><th>Largest weights</th><th>Entropy, bits</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table>"

@@ -43,14 +43,14 @@ def to_array(name: str, value: Any) -> np.ndarray:
     >>> to_array("weights", [[1, 0], [0.5, 0.5]]).shape
     (2, 2)
     """
+    wanted = f"{name} must be a rectangular array of real numbers (numpy, torch or nested lists), got "
     try:
-        with np.errstate(all="ignore"):
-            return np.asarray(_plain(value), dtype=np.float64)
+        array = np.asarray(_plain(value))
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be a rectangular array of real numbers (numpy, torch or nested lists), "
-            f"got {type(value).__name__}: {error}"
-        ) from None
+        raise ValueError(f"{wanted}{type(value).__name__}: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{wanted}{type(value).__name__} of {array.dtype}")
+    return array.astype(np.float64)
 
 
 def _plain(value: Any) -> Any:
@@ -84,12 +84,12 @@ def read_tokens(tokens: Any) -> list[str]:
 
 
 def visible(token: str) -> str:
-    """Show a token so that every character of it is seen, and none of them acts on the page.
+    r"""Show a token so that every character of it is seen, and none of them acts on the page.
 
     A space becomes ␣, a newline ↵, a tab ⇥; other control characters become their control picture, and
     invisible format characters (those that turn the writing direction too) their code point.
 
-    >>> visible(" the"), visible("\\n"), visible(""), visible("\\u202e")
+    >>> visible(" the"), visible("\n"), visible(""), visible("\u202e")
     ('␣the', '↵', '(empty)', '⟨U+202E⟩')
     """
     if not token:
@@ -132,10 +132,10 @@ def pack(array: np.ndarray, dtype: str) -> str:
 
 
 def escaped_json(data: Any) -> str:
-    """Write ``data`` as JSON that is safe inside a script element, whatever strings it holds.
+    r"""Write ``data`` as JSON that is safe inside a script element, whatever strings it holds.
 
     >>> escaped_json("</script>")
-    '"\\\\u003c/script\\\\u003e"'
+    '"\\u003c/script\\u003e"'
     """
     # ensure_ascii escapes lone surrogates and U+2028 as well; NaN would not be JSON.
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

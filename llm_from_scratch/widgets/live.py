@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from llm_from_scratch.widgets import html
 
 
@@ -32,7 +30,9 @@ def attention_controls(model: Any, tokenizer: Any, text: str | None, view_class:
     return _controls(compute, "The cat sat on the mat." if text is None else text, "Text", "Show attention")
 
 
-def sampling_controls(model: Any, tokenizer: Any, prompt: str | None, view_class: type, **options: Any) -> Any:
+def sampling_controls(
+    model: Any, tokenizer: Any, prompt: str | None, view_class: type, **options: Any
+) -> Any:
     """Build the controls of `SamplingPlayground.live`."""
     _check_tokenizer(tokenizer)
     if not callable(model):
@@ -58,8 +58,8 @@ def _controls(compute: Callable[[str], Any], text: str, label: str, action: str)
         if error.name != "ipywidgets":
             raise
         raise ModuleNotFoundError(
-            "live controls need ipywidgets: pip install 'llm-from-scratch[book]' (or pip install ipywidgets), "
-            "then restart the kernel. Without it, build the view yourself: it needs no kernel",
+            "live controls need ipywidgets: pip install 'llm-from-scratch[book]' (or pip install ipywidgets), then "
+            "restart the kernel. Without it, build the view yourself: it needs no kernel",
             name="ipywidgets",
         ) from None
     from IPython.display import display
@@ -69,7 +69,13 @@ def _controls(compute: Callable[[str], Any], text: str, label: str, action: str)
     status = ipywidgets.HTML()
     output = ipywidgets.Output()
     controls = ipywidgets.VBox([box, ipywidgets.HBox([button, status]), output])
-    controls.text, controls.run, controls.status, controls.output, controls.view = box, button, status, output, None
+    controls.text, controls.run, controls.status, controls.output, controls.view = (
+        box,
+        button,
+        status,
+        output,
+        None,
+    )
 
     def recompute(_: Any = None) -> None:
         button.disabled = True
@@ -77,7 +83,9 @@ def _controls(compute: Callable[[str], Any], text: str, label: str, action: str)
         try:
             view = compute(box.value)
         except Exception as error:  # a callback's traceback would go to a log that nobody reads
-            status.value = f"<strong>{html.escaped(type(error).__name__)}</strong>: {html.escaped(str(error))}"
+            status.value = (
+                f"<strong>{html.escaped(type(error).__name__)}</strong>: {html.escaped(str(error))}"
+            )
         else:
             status.value = ""
             controls.view = view
@@ -116,16 +124,17 @@ def _attention(model: Any, ids: list[int]) -> Any:
 
 
 def _call(model: Any, ids: list[int], **options: Any) -> Any:
-    """Call ``model`` on one sequence, without gradients and with dropout off, and leave its mode as it was."""
+    """Call ``model`` on one sequence, without gradients and with dropout off; leave its mode as it was."""
     import torch
 
-    training = bool(getattr(model, "training", False))
-    device = next((p.device for p in getattr(model, "parameters", lambda: ())()), None)
-    if training:
+    modules = list(model.modules()) if hasattr(model, "modules") else []
+    modes = [module.training for module in modules]
+    device = next((p.device for p in model.parameters()), None) if modules else None
+    if modules:
         model.eval()
     try:
         with torch.no_grad():
-            return model(torch.as_tensor(np.asarray(ids), device=device)[None], **options)
+            return model(torch.as_tensor(ids, device=device)[None], **options)
     finally:
-        if training:
-            model.train()
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode

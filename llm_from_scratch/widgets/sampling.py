@@ -112,8 +112,8 @@ class SamplingPlayground:
 
     def _default_caption(self) -> str:
         return (
-            "Temperature divides the logits; top-k, top-p and min-p then drop tokens, in this order, and what "
-            "is left is renormalised."
+            "Temperature divides the logits; top-k, top-p and min-p then drop tokens, in this order, and "
+            "what is left is renormalised."
         )
 
     def _default_alt(self) -> str:
@@ -145,7 +145,9 @@ class SamplingPlayground:
             "tailStep": step,
             "settings": self.settings,
         }
-        rows = [(html.visible(self.tokens[i]), self.logits[i], self._probabilities[i]) for i in self._order[:12]]
+        rows = [
+            (html.visible(self.tokens[i]), self.logits[i], self._probabilities[i]) for i in self._order[:12]
+        ]
         rest = len(self.tokens) - len(rows)
         if rest > 0:
             rows.append((f"all other {rest:,}", None, self._probabilities[self._order[12:]].sum()))
@@ -222,11 +224,12 @@ def _picture(rows: list[tuple[str, float | None, float]]) -> str:
     line, left, width = 22, 130, 480
     longest = max(probability for _, _, probability in rows)
     marks = []
-    for number, (name, _, probability) in enumerate(rows):
+    for number, (token, _, probability) in enumerate(rows):
+        name = html.escaped(html.shorten(token, 16))
         y = 8 + line * number
         bar = (width - left - 70) * probability / longest
         marks.append(
-            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{html.escaped(html.shorten(name, 16))}</text>'
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{name}</text>'
             f'<rect class="c" x="{left}" y="{y + 3}" width="{max(bar, 0.5):.1f}" height="14" rx="2"/>'
             f'<text x="{left + bar + 6:.1f}" y="{y + 14}">{probability:.3f}</text>'
         )
@@ -241,8 +244,9 @@ def _picture(rows: list[tuple[str, float | None, float]]) -> str:
 
 def _table(rows: list[tuple[str, float | None, float]]) -> str:
     lines = "".join(
-        f"<tr><td>{html.escaped(html.shorten(name, 40))}</td><td>{'' if logit is None else f'{logit:.3f}'}</td>"
-        f"<td>{probability:.4f}</td></tr>"
+        f"<tr><td>{html.escaped(html.shorten(name, 40))}</td>"
+        f"<td>{'' if logit is None else f'{logit:.3f}'}</td><td>{probability:.4f}</td></tr>"
         for name, logit, probability in rows
     )
-    return f"<table><thead><tr><th>Token</th><th>Logit</th><th>Probability</th></tr></thead><tbody>{lines}</tbody></table>"
+    head = "<tr><th>Token</th><th>Logit</th><th>Probability</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"

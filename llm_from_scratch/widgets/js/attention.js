@@ -119,7 +119,7 @@ p { margin: 0; }
 button .token, table .token { display: block; overflow: hidden; text-overflow: ellipsis; }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; margin-top: .75rem; }
 .bar:first-child { margin: 0; flex-wrap: nowrap; }
-.end { margin-inline-start: auto; display: flex; gap: .5rem; }
+.end { margin-inline-start: auto; flex: none; display: flex; gap: .5rem; }
 label { display: inline-flex; gap: .5rem; align-items: center; min-height: 36px; }
 select, .end button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--edge);
   border-radius: 6px; min-height: 36px; padding: 0 .625rem; cursor: pointer; }
@@ -181,7 +181,7 @@ canvas { width: 100%; height: 100%; image-rendering: pixelated; forced-color-adj
 .bars div { height: 10px; background: var(--accent); border-radius: 2px; min-width: 1px; forced-color-adjust: none; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @media (forced-colors: active) { .text .on, [aria-pressed=true], [aria-checked=true], :checked + span { outline: 3px solid Highlight; } }
-@media print { .end, .bar + .bar { display: none; } .widget { break-inside: avoid; } .scroll { overflow: visible; } }
+@media print { .end, .bar + .bar { display: none; } .widget { break-inside: avoid; } .scroll { overflow: visible; } .masked { background: var(--wash); } }
 `;
 
 function AttentionExplorer(root, data) {

@@ -227,7 +227,7 @@ td .label { white-space: nowrap; }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; }
 .draws { margin-top: .75rem; padding-top: .75rem; border-top: 1px solid var(--line); } .scroll + button { margin-top: .5rem; }
 .bar label { display: inline-flex; gap: .5rem; align-items: center; } .bar input { width: 6.5rem; }
-.bar .end { margin-inline-start: auto; display: flex; gap: .5rem; }
+.bar .end { margin-inline-start: auto; flex: none; display: flex; gap: .5rem; }
 .verdict { margin-top: .5rem; min-height: 1.5em; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @container (max-width: 38rem) { .settings { grid-template-columns: minmax(0, 1fr); } }
