@@ -21,32 +21,33 @@ class Laptop(Recipe):
 
     corpus: Literal["sotu", "tiny_shakespeare"] = "sotu"
     tokenizer: Literal["byte_pair", "character"] = "byte_pair"
-    vocab_size: int | None = 2048  # entries
+    vocab_size: int | None = 4096  # entries
     context_length: int = 128  # tokens
     depth: int = 4  # the dial: layers
-    d_model: int | None = None  # none: 40 a layer
-    num_heads: int | None = None  # none: one for every 32 columns
+    d_model: int | None = None  # none: 32 (depth + 1)
+    num_heads: int | None = None  # none: as many as give heads of 32 columns or more
     num_kv_heads: int | None = None  # none: as many as heads
     dropout: float = 0.0  # probability; each text is seen less than once, so nothing is memorised
     training: TrainerConfig = field(
         default_factory=lambda: TrainerConfig(
-            steps=2000,
+            steps=1700,
             batch_size=8,
-            learning_rate=3e-3,
-            eval_every=200,
+            learning_rate=4e-3,
+            eval_every=170,
             eval_batches=16,
         )
     )
 
     def model_config(self, vocab_size: int) -> DecoderConfig:
         """Return Llama's choices at this depth, with the output layer tied to the embedding."""
-        d_model = 40 * self.depth if self.d_model is None else self.d_model
+        d_model = 32 * (self.depth + 1) if self.d_model is None else self.d_model
+        fitting = (n for n in range(d_model // 32, 0, -1) if d_model % (2 * n) == 0)  # rope turns pairs
         return DecoderConfig.llama(
             vocab_size=vocab_size,
             context_length=self.context_length,
             d_model=d_model,
             num_layers=self.depth,
-            num_heads=max(1, d_model // 32) if self.num_heads is None else self.num_heads,
+            num_heads=next(fitting, 1) if self.num_heads is None else self.num_heads,
             num_kv_heads=self.num_kv_heads,
             tie_embeddings=True,
             dropout=self.dropout,

@@ -1,0 +1,243 @@
+"""The command line as a user meets it: what it prints, where, and with which exit code."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer.testing
+
+from llm_from_scratch import cli
+from tests.recipes.conftest import TINY_ARGUMENTS, _small_corpora, small_corpus  # noqa: F401
+
+runner = typer.testing.CliRunner()
+
+
+def call(*arguments):
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def refused(*arguments):
+    """Call, check that it is one line on stderr and exit code 2, and return the line."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One small run of each tokenizer, made through the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        from llm_from_scratch.recipes import run, text
+
+        patch.setattr(run, "load", small_corpus)
+        patch.setattr(text, "load", small_corpus)
+        result = call("train", "laptop", *TINY_ARGUMENTS, "--out", folder / "words")
+        assert result.exit_code == 0, result.output
+        settings = [
+            "--steps",
+            "3",
+            "--d-model=8",
+            "--num-layers",
+            "1",
+            "--num-heads",
+            "2",
+            "--eval-batches",
+            "1",
+        ]
+        result = call("train", "shakespeare_char", *settings, "--out", folder / "characters")
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+HELP = """
+import sys
+from llm_from_scratch.cli import app
+try:
+    app(["--help"])
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+def test_help_names_every_command_without_loading_torch():
+    result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("False")
+    for command in ("train", "sample", "evaluate", "recipes", "grade"):
+        assert re.search(rf"^  {command} +[A-Z]", result.stdout, re.MULTILINE)
+    assert "\x1b" not in result.stdout
+
+
+def test_train_reports_losses_and_the_next_command(trained, tmp_path):
+    result = call("train", "laptop", *TINY_ARGUMENTS, "--out", tmp_path / "a b")
+    assert result.exit_code == 0
+    record = json.loads((tmp_path / "a b" / "record.json").read_text(encoding="utf-8"))
+    assert f"loss {record['losses']['validation_whole_split']:.4f} nats a token" in result.stdout
+    assert f"llm-scratch sample '{tmp_path / 'a b'}'" in result.stdout
+    assert record["command"].startswith("llm-scratch train laptop --vocab-size=300 ")
+
+
+def test_evaluate_prints_what_training_recorded(trained):
+    result = call("evaluate", trained / "words")
+    record = json.loads((trained / "words" / "record.json").read_text(encoding="utf-8"))["losses"]
+    assert result.exit_code == 0
+    printed = dict(re.findall(r"^(loss|perplexity|bits per byte) +([\d.]+)", result.stdout, re.MULTILINE))
+    assert float(printed["loss"]) == record["validation_whole_split"]
+    assert float(printed["perplexity"]) == record["perplexity"]
+    assert float(printed["bits per byte"]) == record["bits_per_byte"]
+
+
+def test_a_smaller_stride_scores_the_same_tokens(trained):
+    whole, half = (call("evaluate", trained / "words", "--stride", stride).stdout for stride in (11, 5))
+    scored = [re.search(r"scored .*", text)[0] for text in (whole, half)]
+    assert scored[0] == scored[1]
+    assert "stride must lie in [1, 11]" in refused("evaluate", trained / "words", "--stride", 12)
+
+
+def test_sample_continues_the_prompt_and_repeats_with_a_seed(trained):
+    arguments = ("sample", trained / "words", "--prompt", "the state", "--seed", 3, "--max-new-tokens", 12)
+    first, second = call(*arguments), call(*arguments)
+    assert first.exit_code == 0
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("the state")
+    assert len(first.stdout) > len("the state") + 1
+    assert "\x1b" not in first.stdout
+    other = call(*arguments[:-4], "--seed", 4, "--max-new-tokens", 12)
+    assert other.stdout != first.stdout
+    greedy = [call(*arguments[:-4], "--temperature", 0, "--seed", seed).stdout for seed in (1, 2)]
+    assert greedy[0] == greedy[1]
+    settings = ("--top-k", 5, "--top-p", 0.9, "--min-p", 0.05)
+    assert call("sample", trained / "words", *settings, "--checkpoint", "last").exit_code == 0
+
+
+def test_sample_names_a_character_that_the_vocabulary_lacks(trained):
+    assert call("sample", trained / "characters", "--max-new-tokens", 5).exit_code == 0
+    assert "'€'" in refused("sample", trained / "characters", "--prompt", "peace €")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train"], "takes the name of one recipe, got none"),
+        (["train", "laptop", "extra"], "got laptop, extra"),
+        (["train", "gpt5"], "no recipe 'gpt5'; the recipes are laptop"),
+        (["train", "laptop", "--depht", "3"], "did you mean depth"),
+        (["train", "laptop", "--steps", "many"], "steps takes a whole number, got 'many'"),
+        (["train", "laptop", "--steps"], "--steps needs a value"),
+        (["train", "laptop", "--steps", "--depth", "3"], "--steps needs a value"),
+        (["train", "laptop", "--d-model", "13", "--num-heads", "3"], "d_model=13 is not divisible"),
+        (["train", "laptop", "--device", "tpu"], 'got "tpu"'),
+        (["sample", "nowhere"], "no run folder 'nowhere' and no committed result"),
+        (["evaluate", "nowhere"], "no run folder 'nowhere'"),
+        (["recipes", "nothing"], "no recipe 'nothing'"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(*arguments)
+
+
+def test_sampling_settings_out_of_range_are_one_line(trained):
+    for setting in (["--temperature", -1], ["--top-k", 0], ["--top-p", 1.5], ["--checkpoint", "worst"]):
+        refused("sample", trained / "words", *setting)
+
+
+def test_an_existing_run_needs_resume_and_the_same_fields(trained):
+    folder = trained / "words"
+    assert "Continue it with --resume" in refused("train", "laptop", *TINY_ARGUMENTS, "--out", folder)
+    changed = refused("train", "laptop", "--out", folder, "--resume", "--learning-rate", "0.5")
+    assert "recipe.learning_rate = 0.00" in changed
+    assert "not 0.5" in changed
+    other = refused("train", "shakespeare_char", "--out", folder, "--resume")
+    assert "holds a run of recipe laptop, not shakespeare_char" in other
+    finished = call("train", "laptop", "--out", folder, "--resume")
+    assert finished.exit_code == 0
+    assert "finished already" in finished.stdout
+
+
+def test_damaged_runs_are_one_line(trained, tmp_path):
+    import shutil
+
+    for name in ("config.json", "tokenizer.json", "checkpoints.json"):
+        folder = tmp_path / name
+        shutil.copytree(trained / "words", folder)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+        assert name in refused("sample", folder)
+        (folder / name).unlink()
+        refused("evaluate", folder)
+
+
+def test_recipes_lists_sizes_and_fields():
+    result = call("recipes")
+    assert re.search(r"shakespeare_char +804,096 parameters, 2,000 steps", result.stdout)
+    assert re.search(r"--learning-rate +0\.001", call("recipes", "shakespeare_char").stdout)
+
+
+def test_pieces_of_a_command_can_be_pasted():
+    assert shlex.split(cli.command_line("train", "a b")) == ["llm-scratch", "train", "a b"]
+
+
+DRIVER = """
+import sys
+from llm_from_scratch.recipes import run, text
+from tests.recipes.conftest import small_corpus
+run.load = text.load = small_corpus
+from llm_from_scratch.cli import app
+app(sys.argv[1:])
+"""
+
+
+def start(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for_step(folder, step):
+    for _ in range(1200):
+        try:
+            if f'"step": {step},' in (folder / "log.jsonl").read_text(encoding="utf-8"):
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError(f"no step {step} in a minute")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_saves_and_prints_the_command_that_resumes(tmp_path, number):
+    folder = tmp_path / "run"
+    arguments = [*TINY_ARGUMENTS, "--steps", "100000", "--eval-every", "1000000"]
+    with start("train", "laptop", *arguments, "--out", folder) as process:
+        wait_for_step(folder, 5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    resume = out.strip().splitlines()[-1].strip()
+    assert resume == f"llm-scratch train laptop --out {folder} --resume"
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    saved = json.loads((folder / "checkpoints.json").read_text(encoding="utf-8"))["last"]
+    assert saved == f"step-{steps[-1]:06d}"
+    with start(*shlex.split(resume)[1:]) as process:
+        wait_for_step(folder, steps[-1] + 3)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0].count(f"Resuming after step {steps[-1]:,}") == 1
+    again = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert again == list(range(again[-1] + 1))
