@@ -13,13 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
-from llm_from_scratch.nn.attention import MultiHeadAttention
-from llm_from_scratch.nn.blocks import DecoderBlock
-from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.models.decoder_parts import build_block, build_norm
+from llm_from_scratch.models.loss import next_token_loss
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
 from llm_from_scratch.nn.positions import Rotary, rotary_table
 
-__all__ = ["Decoder", "DecoderConfig"]
+__all__ = ["Decoder", "DecoderConfig", "next_token_loss"]
 
 
 class Decoder(nn.Module):
@@ -53,8 +52,8 @@ class Decoder(nn.Module):
             self.register_buffer("rope_cos_TF", cos_TF, persistent=False)
             self.register_buffer("rope_sin_TF", sin_TF, persistent=False)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(_block(config) for _ in range(config.num_layers))
-        self.norm = _norm(config)
+        self.blocks = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
+        self.norm = build_norm(config)
         self.head = (
             None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         )
@@ -176,47 +175,6 @@ class Decoder(nn.Module):
             _check_range("ids", ids_BT, V)
             if targets_BT is not None:
                 _check_range("targets", targets_BT, V, ignore_index)
-
-
-def next_token_loss(
-    logits_BTV: Float[Tensor, "B T V"], targets_BT: Int[Tensor, "B T"], *, ignore_index: int = -100
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy, in nats a target, over the targets other than ``ignore_index``.
-
-    Formula: ``-mean(log softmax(logits)[target])``. A batch without any target has loss 0 and
-    gradient 0, where torch's own mean would give NaN and ruin the weights.
-
-    >>> next_token_loss(torch.zeros(1, 2, 4), torch.tensor([[3, -100]])).round(decimals=4).item()
-    1.386...
-    """
-    total = F.cross_entropy(
-        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=ignore_index, reduction="sum"
-    )
-    return total / (targets_BT != ignore_index).sum().clamp(min=1)
-
-
-def _norm(config: DecoderConfig) -> nn.Module:
-    if config.norm == "rms":
-        return RMSNorm(config.d_model, eps=config.norm_eps)
-    return LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
-
-
-def _block(config: DecoderConfig) -> DecoderBlock:
-    kind = SwiGLU if config.feedforward == "swiglu" else FeedForward
-    return DecoderBlock(
-        norm_1=_norm(config),
-        attention=MultiHeadAttention(
-            d_model=config.d_model,
-            num_heads=config.num_heads,
-            num_kv_heads=config.num_kv_heads,
-            bias=config.bias,
-            dropout=config.dropout,
-            causal=True,
-        ),
-        norm_2=_norm(config),
-        feedforward=kind(d_model=config.d_model, d_ff=config.d_ff, bias=config.bias),
-        dropout=config.dropout,
-    )
 
 
 def _check_range(name: str, ids: Tensor, vocab_size: int, ignore_index: int | None = None) -> None:

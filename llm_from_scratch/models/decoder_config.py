@@ -8,7 +8,7 @@ from llm_from_scratch.nn.feedforward import swiglu_width
 CHOICES = {
     "positions": ("learned", "rope"),
     "norm": ("layer", "rms"),
-    "feedforward": ("gelu", "swiglu"),
+    "feedforward": ("gelu", "gelu_exact", "swiglu"),
 }
 
 
@@ -40,7 +40,7 @@ class DecoderConfig:
     d_ff: int | None = None  # hidden width; None: 4 d_model for gelu, 8/3 d_model for swiglu
     positions: str = "learned"  # "learned" vectors are added, "rope" turns queries and keys
     norm: str = "layer"  # "layer" or "rms"
-    feedforward: str = "gelu"  # "gelu" (tanh form) or "swiglu"
+    feedforward: str = "gelu"  # "gelu" (GPT-2's tanh form), "gelu_exact" or "swiglu"
     bias: bool = True  # biases in the linear layers and in layer norms
     tie_embeddings: bool = True  # the output layer is the token embedding
     dropout: float = 0.0  # probability, in training only

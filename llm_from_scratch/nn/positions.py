@@ -76,4 +76,5 @@ def apply_rotary(
             f"got cosines {tuple(cos_TF.shape)} and sines {tuple(sin_TF.shape)}"
         )
     a, b = x_BHTD.chunk(2, dim=-1)
-    return torch.cat((a * cos_TF - b * sin_TF, a * sin_TF + b * cos_TF), dim=-1)
+    turned = torch.cat((a * cos_TF - b * sin_TF, a * sin_TF + b * cos_TF), dim=-1)
+    return turned.to(x_BHTD.dtype)  # the table may be more precise than a bfloat16 query

@@ -20,6 +20,7 @@ def gpt2_like(config: DecoderConfig) -> GPT2LMHeadModel:
             n_layer=config.num_layers,
             n_head=config.num_heads,
             n_inner=config.d_ff,
+            activation_function="gelu" if config.feedforward == "gelu_exact" else "gelu_new",
             layer_norm_epsilon=config.norm_eps,
             tie_word_embeddings=config.tie_embeddings,
             resid_pdrop=0.0,

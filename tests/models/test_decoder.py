@@ -314,6 +314,18 @@ def test_bfloat16_stays_near_float32(model):
     assert (low.float() - model(ids)).abs().max() < 0.05 * model(ids).abs().max()
 
 
+def test_autocast_stays_near_float32(model):
+    ids = ids_like(2, 7)
+    expected, expected_loss = model(ids, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, loss = model(ids, ids)
+        _, weights = model(ids, return_attention=True)
+    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+    assert abs(loss.item() - expected_loss.item()) < 0.05 * expected_loss.item()
+    assert loss.dtype == torch.float32
+    assert all((layer.sum(-1) - 1).abs().max() < 0.05 for layer in weights)
+
+
 def test_number_of_parameters_of_gpt2_small():
     """124,439,808 is the count of the released model; nothing is allocated for it here."""
     with torch.device("meta"):

@@ -14,6 +14,7 @@ LLAMA = {"vocab_size": 103, "context_length": 29, "d_model": 84, "num_layers": 2
 CASES = {
     "gpt2": DecoderConfig.gpt2(**GPT2),
     "gpt2-untied": DecoderConfig.gpt2(**GPT2, tie_embeddings=False),
+    "gpt2-exact-gelu": DecoderConfig.gpt2(**GPT2, feedforward="gelu_exact"),
     "gpt2-one-head": DecoderConfig.gpt2(**{**GPT2, "num_heads": 1}),
     "llama": DecoderConfig.llama(**LLAMA),
     "llama-grouped": DecoderConfig.llama(**LLAMA, num_kv_heads=3),

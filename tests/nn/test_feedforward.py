@@ -21,6 +21,14 @@ def test_tanh_form_is_near_the_exact_one_and_is_not_it():
     assert 1e-4 < gap < 5e-4  # the bound that the docstring gives
 
 
+def test_exact_gelu_by_its_formula():
+    layer = FeedForward(d_model=5, d_ff=11, exact=True)
+    x = 3 * torch.randn(2, 3, 5)
+    z = layer.up(x)
+    expected = layer.down(z * torch.distributions.Normal(0.0, 1.0).cdf(z))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_swiglu_by_its_formula():
     layer = SwiGLU(d_model=5, d_ff=7, bias=True)
     x = 3 * torch.randn(2, 3, 5)

@@ -1,0 +1,42 @@
+"""From a `DecoderConfig` to the parts it names: what differs between GPT-2 and Llama is chosen here."""
+
+from torch import nn
+
+from llm_from_scratch.models.decoder_config import DecoderConfig
+from llm_from_scratch.nn.attention import MultiHeadAttention
+from llm_from_scratch.nn.blocks import DecoderBlock
+from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
+
+
+def build_norm(config: DecoderConfig) -> nn.Module:
+    """The config's kind of norm, over the width of the model."""
+    if config.norm == "rms":
+        return RMSNorm(config.d_model, eps=config.norm_eps)
+    return LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
+
+
+def build_feedforward(config: DecoderConfig) -> nn.Module:
+    """The config's kind of feed-forward layer."""
+    sizes = {"d_model": config.d_model, "d_ff": config.d_ff, "bias": config.bias}
+    if config.feedforward == "swiglu":
+        return SwiGLU(**sizes)
+    return FeedForward(**sizes, exact=config.feedforward == "gelu_exact")
+
+
+def build_block(config: DecoderConfig) -> DecoderBlock:
+    """One block: causal attention and a feed-forward layer, each behind its norm."""
+    return DecoderBlock(
+        norm_1=build_norm(config),
+        attention=MultiHeadAttention(
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            bias=config.bias,
+            dropout=config.dropout,
+            causal=True,
+        ),
+        norm_2=build_norm(config),
+        feedforward=build_feedforward(config),
+        dropout=config.dropout,
+    )
