@@ -411,3 +411,12 @@ def test_a_vocabulary_of_one():
     config = DecoderConfig.gpt2(vocab_size=1, context_length=1, d_model=1, num_layers=1, num_heads=1)
     _, loss = Decoder(config)(torch.tensor([[0]]), torch.tensor([[0]]))
     assert loss == 0
+
+
+@pytest.mark.slow
+def test_the_forward_pass_compiles_as_one_graph(model):
+    """No check or branch breaks the graph, so that torch.compile can be switched on."""
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    ids = ids_like(3, 7)
+    for ours, expected in zip(compiled(ids, ids), model(ids, ids), strict=True):
+        torch.testing.assert_close(ours, expected)
