@@ -166,7 +166,7 @@ def widget_html(
     """
     # `<` in the JavaScript would be harmless but for the two sequences that change how a script element is
     # parsed. The files contain neither; a test holds that.
-    return f"""<div class="llm-widget" data-llm-widget="{kind}" data-lm-suppress-shortcuts="true">
+    return f"""<div class="llm-widget tex2jax_ignore mathjax_ignore" data-llm-widget="{kind}">
 <div class="llm-widget-fallback">
 <p><strong>{escaped(data["title"])}</strong></p>
 <p><img src="{svg_address(svg)}" alt="{escaped(alt)}" style="max-width: 100%; height: auto"></p>

@@ -58,8 +58,8 @@ def _controls(compute: Callable[[str], Any], text: str, label: str, action: str)
         if error.name != "ipywidgets":
             raise
         raise ModuleNotFoundError(
-            "live controls need ipywidgets: pip install 'llm-from-scratch[book]' (or pip install ipywidgets), then "
-            "restart the kernel. Without it, build the view yourself: it needs no kernel",
+            "live controls need ipywidgets: pip install 'llm-from-scratch[book]' or pip install ipywidgets, "
+            "then restart the kernel. Without it, build the view yourself: it needs no kernel",
             name="ipywidgets",
         ) from None
     from IPython.display import display

@@ -164,3 +164,23 @@ def test_damaged_data_leaves_the_fallback(open_page, tmp_path):
         page = open_page(path)
         assert page.locator("img").is_visible()
         assert page.locator(".widget").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("attention", "td.cell[tabindex='0']"), ("sampling", "input[type=number]")]
+)
+def test_keys_are_no_shortcuts_of_jupyterlab(open_widgets, name, place):
+    """JupyterLab asks the event's target, here the shadow host, and its ancestors whether keys are theirs.
+
+    Without the mark, `d d` with a cell of the matrix focused deletes the notebook's cell.
+    """
+    page = open_widgets(VIEWS[name]())
+    page.evaluate(
+        """window.suppressed = [];
+        const mark = "data-lm-suppress-shortcuts";
+        document.addEventListener("keydown", (event) => suppressed.push(event.target.hasAttribute(mark)), true);"""
+    )
+    page.locator(place).first.focus()
+    page.keyboard.press("d")
+    page.keyboard.press("1")
+    assert page.evaluate("suppressed") == [True, True]

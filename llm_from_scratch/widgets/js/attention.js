@@ -277,7 +277,8 @@ function AttentionExplorer(root, data) {
   const exporter = (name, type, write) => make("button", { type: "button", "aria-label": `Export this head as ${name}`,
     onclick: () => download(`attention_layer${state.layer}_head${state.head}_${state.view}.${name.toLowerCase()}`, type, write()) }, name);
 
-  const long = T > 14, host = make("div", {}), shadow = host.attachShadow({ mode: "open" });
+  // Else JupyterLab would take the keys: it looks at the host, which stands for what is focused inside it.
+  const long = T > 14, host = make("div", { "data-lm-suppress-shortcuts": "true" }), shadow = host.attachShadow({ mode: "open" });
   const widget = make("div", { class: long ? "widget long" : "widget", role: "group", "aria-label": data.title },
     make("div", { class: "bar" }, make("p", { class: "title" }, data.title), 
       make("div", { class: "end" }, exporter("SVG", "image/svg+xml", () => svg()), exporter("CSV", "text/csv;charset=utf-8", () => csv()))),

@@ -275,7 +275,8 @@ function SamplingPlayground(root, data) {
     .map(([text, kind]) => make("th", { scope: "col", class: kind }, text)));
   const swatch = (kind, text) => make("span", { class: "label" }, make("span", { class: kind }), text);
 
-  const host = make("div", {}), shadow = host.attachShadow({ mode: "open" });
+  // Else JupyterLab would take the keys: it looks at the host, which stands for what is focused inside it.
+  const host = make("div", { "data-lm-suppress-shortcuts": "true" }), shadow = host.attachShadow({ mode: "open" });
   shadow.append(make("style", {}, STYLE), make("div", { class: "widget", role: "group", "aria-label": data.title },
     make("div", { class: "bar" }, make("p", { class: "title" }, data.title), make("div", { class: "end" },
       button("Reset", "Reset all settings", () => set(start)),
