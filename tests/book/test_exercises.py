@@ -3,11 +3,10 @@
 import copy
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from llm_from_scratch.grading import notebooks
 from llm_from_scratch.grading.grade import grade_notebooks
@@ -168,14 +167,13 @@ def test_missing_parts_are_found(solution):
 def test_command(tmp_path):
     def call(*options):
         folders = ["--solutions", str(SMALL.parent), "--exercises", str(tmp_path)]
-        command = [sys.executable, str(ROOT / "tools" / "exercises.py"), *folders, *options]
-        return subprocess.run(command, capture_output=True, text=True)
+        return CliRunner().invoke(tool.app, [*folders, *options])
 
     missing = call("--check")
-    assert missing.returncode == 1
+    assert missing.exit_code == 1
     assert "is missing" in missing.stderr
-    assert call().returncode == 0
-    assert call("--check").returncode == 0
+    assert call().exit_code == 0
+    assert call("--check").exit_code == 0
     target = tmp_path / SMALL.name
     content = json.loads(target.read_text(encoding="utf-8"))
     content["cells"][2]["source"] = "changed by hand"

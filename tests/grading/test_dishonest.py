@@ -319,7 +319,7 @@ def check_forms(made):
 
 
 def test_what_students_try_first(tmp_path):
-    made, rows = grade(tmp_path, ["right", *FIRST])
+    made, rows = grade(tmp_path, ["right", "np used for something else", *FIRST])
     assert not faults(rows)
     check_forms(made)
 
