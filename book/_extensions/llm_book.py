@@ -150,6 +150,11 @@ _REPAIRS: list[tuple[re.Pattern[str], str]] = [
         re.compile(r'<(button|a)\b(?![^>]*aria-label)([^>]*?)\stitle="([^"]+)"'),
         r'<\1\2 title="\3" aria-label="\3"',
     ),
+    # The arrow that folds a part of the table of contents.
+    (
+        re.compile(r'<summary><span class="toctree-toggle"'),
+        '<summary aria-label="Show or hide the pages below"><span class="toctree-toggle"',
+    ),
     # The sidebar is a landmark, with its title inside.
     (
         re.compile(r'<div class="(bd-sidebar-primary[^"]*)"'),
@@ -187,6 +192,8 @@ def switch_off_services(app: Sphinx, config: Any) -> None:
             for listener in listeners
             if not listener.handler.__module__.startswith(("sphinx_thebe", "sphinx_comments"))
         ]
+    app.registry.css_files[:] = [entry for entry in app.registry.css_files if "thebe" not in entry[0]]
+    app.registry.js_files[:] = [entry for entry in app.registry.js_files if "thebe" not in str(entry[0])]
 
 
 def add_mathjax(app: Sphinx, exception: Exception | None) -> None:
