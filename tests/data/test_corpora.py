@@ -39,6 +39,8 @@ def test_sotu_is_the_annual_messages(sotu):
     assert first.text.startswith("Fellow-Citizens of the Senate and House of Representatives:")
     years = [document.year for document in sotu.documents]
     assert years == sorted(years)
+    dates = [document.title.rsplit(", ", 1)[1] for document in sotu.documents]
+    assert dates == sorted(dates)  # in 1953 the old president spoke before the new one
     assert max(later - earlier for earlier, later in pairwise(years)) == 2  # some new presidents skip a year
     assert (years[0], years[-1] >= 2026) == (1790, True)
     assert {d.author for d in sotu.between(1861, 1864).documents} == {"Abraham Lincoln"}
