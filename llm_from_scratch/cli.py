@@ -5,8 +5,6 @@ user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 1
 """
 
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,8 @@ from typing import Annotated
 import typer
 
 TRACEBACK = "LLM_SCRATCH_TRACEBACK"  # set to anything: mistakes show their traceback
+# What a model draws must not move the cursor or ring the bell of the terminal.
+CONTROL_SIGNS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
@@ -48,17 +48,20 @@ def train(
     Ctrl-C saves the run and prints the command that continues it.
     """
     with plain_errors():
+        from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
+        from llm_from_scratch.recipes.record import command_line
         from llm_from_scratch.recipes.run import train as run_recipe
 
         name, changes = parse_fields(arguments or [])
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
-        command = command_line("train", name, *(f"--{k.replace('_', '-')}={v}" for k, v in changes.items()))
-        record = run_recipe(recipe, out=out, resume=resume, command=command, say=typer.echo)
+        try:
+            record = run_recipe(recipe, out=out, resume=resume, say=typer.echo)
+        except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
+            record = None
         if record is None:
-            typer.echo(
-                f"Saved. Continue with:\n  {command_line('train', name, '--out', str(out), '--resume')}"
-            )
+            again = command_line("train", name, "--out", str(out), "--resume")
+            typer.echo(f"Stopped. Continue from what is saved with:\n  {again}")
             raise typer.Exit(130)
         scores = record["losses"]
         minutes, seconds = divmod(round(record["seconds"]["total"]), 60)
@@ -111,7 +114,7 @@ def sample(
         console = Console(highlight=False)
         console.out(prompt, end="", style="bold", highlight=False)
         for piece in as_text(trained.tokenizer, ids, drawn):
-            console.out(piece, end="", highlight=False)
+            console.out(piece.translate(CONTROL_SIGNS), end="", highlight=False)
         console.out("")
 
 
@@ -170,54 +173,6 @@ def grade(context: typer.Context) -> None:
         command(args=context.args, prog_name="llm-scratch grade")
 
 
-def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
-    """Part what follows `train` into the recipe's name and the fields to change.
-
-    >>> parse_fields(["laptop", "--depth", "6", "--clip-norm=2"])
-    ('laptop', {'depth': '6', 'clip_norm': '2'})
-    """
-    names: list[str] = []
-    changes: dict[str, str] = {}
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--"):
-            names.append(argument)
-            continue
-        field, equals, value = argument[2:].partition("=")
-        if not equals:
-            value = next(rest, None)
-            if value is None or value.startswith("--"):
-                raise ValueError(f"--{field} needs a value: --{field} VALUE")
-        changes[field.replace("-", "_")] = value
-    if len(names) != 1:
-        found = f"got {', '.join(names)}" if names else "got none"
-        raise ValueError(f"train takes the name of one recipe, {found}; `llm-scratch recipes` lists them")
-    return names[0], changes
-
-
-def chosen_recipe(name: str, changes: dict[str, str], resumed: Path | None) -> object:
-    """Return the recipe with its changes; a resumed run brings the fields that it was begun with."""
-    from llm_from_scratch.recipes import get, with_changes
-    from llm_from_scratch.training.checkpoint import read_config
-
-    recipe = get(name)
-    if resumed is not None and (resumed / "config.json").is_file():
-        stored = dict(read_config(resumed).get("recipe", {}))
-        begun_with = stored.pop("name", None)
-        if begun_with != name:
-            raise ValueError(
-                f"{resumed} holds a run of recipe {begun_with}, not {name}; choose another --out"
-            )
-        recipe = with_changes(recipe, stored)
-    return with_changes(recipe, changes)
-
-
-def command_line(*arguments: str) -> str:
-    """Write a command so that it can be pasted into a shell."""
-    words = ["llm-scratch", *arguments]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-
-
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn what a user can mend into one line on stderr and exit code 2."""
@@ -227,7 +182,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("\nStopped. What was saved before is intact.", err=True)
+        typer.echo("\nStopped.", err=True)
         raise typer.Exit(130) from None
     except BrokenPipeError:  # the reader of a pipe has left
         raise

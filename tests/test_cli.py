@@ -13,6 +13,7 @@ import pytest
 import typer.testing
 
 from llm_from_scratch import cli
+from llm_from_scratch.recipes.record import command_line
 from tests.recipes.conftest import TINY_ARGUMENTS, _small_corpora, small_corpus  # noqa: F401
 
 runner = typer.testing.CliRunner()
@@ -84,6 +85,7 @@ def test_train_reports_losses_and_the_next_command(trained, tmp_path):
     assert f"loss {record['losses']['validation_whole_split']:.4f} nats a token" in result.stdout
     assert f"llm-scratch sample '{tmp_path / 'a b'}'" in result.stdout
     assert record["command"].startswith("llm-scratch train laptop --vocab-size=300 ")
+    assert "--steps=6" in record["command"]
 
 
 def test_evaluate_prints_what_training_recorded(trained):
@@ -184,7 +186,57 @@ def test_recipes_lists_sizes_and_fields():
 
 
 def test_pieces_of_a_command_can_be_pasted():
-    assert shlex.split(cli.command_line("train", "a b")) == ["llm-scratch", "train", "a b"]
+    assert shlex.split(command_line("train", "a b")) == ["llm-scratch", "train", "a b"]
+
+
+def test_control_signs_do_not_reach_the_terminal():
+    assert "a\x1b[2J\x07\n\té\x9b".translate(cli.CONTROL_SIGNS) == "a\ufffd[2J\ufffd\n\té\ufffd"
+
+
+def test_ctrl_c_outside_the_steps_prints_the_command_that_resumes(tmp_path, monkeypatch):
+    from llm_from_scratch.recipes import run
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "open_tokenizer", interrupted)
+    folder = tmp_path / "run"
+    result = call("train", "laptop", *TINY_ARGUMENTS, "--out", folder)
+    assert result.exit_code == 130
+    assert (
+        result.stdout.strip().splitlines()[-1].strip() == f"llm-scratch train laptop --out {folder} --resume"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "load", small_corpus)
+    assert call("train", "laptop", "--out", folder, "--resume").exit_code == 0  # its fields were kept
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["recipe"]["depth"] == 1
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    from llm_from_scratch.training import trainer
+    from llm_from_scratch.training.checkpoint import load_checkpoint
+
+    save = trainer.save_checkpoint
+
+    def full(run, *, step, **rest):
+        if step == 4:
+            raise OSError(28, "the disk is full", str(run))
+        return save(run, step=step, **rest)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    folder = tmp_path / "run"
+    result = call("train", "laptop", *TINY_ARGUMENTS, "--out", folder)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"error: the disk is full: {folder}"
+    assert load_checkpoint(folder).step == 2
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    assert call("train", "laptop", "--out", folder, "--resume").exit_code == 0
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(AssertionError, match="mine"), cli.plain_errors():
+        raise AssertionError("mine")
 
 
 DRIVER = """

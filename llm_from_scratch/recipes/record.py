@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,6 +11,28 @@ from pathlib import Path
 import torch
 
 import llm_from_scratch
+from llm_from_scratch.recipes.recipe import Recipe, flat_fields
+
+
+def command_line(*arguments: str) -> str:
+    """Write a command so that it can be pasted into a shell."""
+    words = ["llm-scratch", *arguments]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def command_for(recipe: Recipe) -> str:
+    """Return the command that trains this recipe: its name and the fields that differ from its own.
+
+    >>> from llm_from_scratch.recipes import get, with_changes
+    >>> command_for(with_changes(get("laptop"), {"steps": 5}))
+    'llm-scratch train laptop --steps=5'
+    """
+    usual = flat_fields(type(recipe)())
+    changed = {name: value for name, value in flat_fields(recipe).items() if value != usual[name]}
+    options = (
+        f"--{name.replace('_', '-')}={value}".replace("=None", "=none") for name, value in changed.items()
+    )
+    return command_line("train", recipe.name, *options)
 
 
 def surroundings(device: torch.device) -> dict[str, object]:

@@ -13,9 +13,10 @@ from llm_from_scratch.evaluation import TextScore, evaluate
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.recipes.recipe import Recipe, flat_fields
-from llm_from_scratch.recipes.record import surroundings
+from llm_from_scratch.recipes.record import command_for, surroundings
 from llm_from_scratch.recipes.text import encode, open_tokenizer, scored_split
 from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
+from llm_from_scratch.training.precision import choose_device
 from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.trainer import Trainer
@@ -27,13 +28,11 @@ def train(
     *,
     out: Path,
     resume: bool = False,
-    command: str = "",
     say: Callable[[str], None] | None = None,
 ) -> dict[str, object] | None:
     """Train ``recipe`` in the folder ``out`` and return its record, or None if Ctrl-C ended it early.
 
-    ``command`` is what the record names as the way to repeat the run; ``say`` takes lines that tell
-    how far the run is (None: nothing is shown).
+    ``say`` takes lines that tell how far the run is (None: nothing is shown).
     Raises: ValueError if the folder is in use, or holds another run; OSError if the disk is full.
     """
     say_or_not = say or (lambda line: None)
@@ -42,6 +41,7 @@ def train(
         if (folder / "record.json").is_file():
             say_or_not(f"{folder} is finished already: nothing to do")
             return json.loads((folder / "record.json").read_bytes())
+        where = surroundings(choose_device(recipe.training.device))  # now: the code may change meanwhile
         clock = Stopwatch(folder / "seconds.json")
         resumed = has_checkpoint(folder)
         trainer = prepare(recipe, folder, config, clock, say_or_not, show_progress=say is not None)
@@ -55,8 +55,8 @@ def train(
             score = score_split(model.to(trainer.device), tokenizer, recipe.corpus)
         record = {
             "recipe": recipe.name,
-            "command": command,
-            **surroundings(trainer.device),
+            "command": command_for(recipe),
+            **where,
             "parameters": model.num_parameters(),
             "steps": trainer.step,
             "resumed": resumed,  # then the seconds may lack those of a process that was killed

@@ -99,7 +99,7 @@ def test_unknown_recipe_names_those_there_are():
 def test_a_run_leaves_what_the_book_reads(tmp_path, name):
     known = flat_fields(get(name))
     recipe = with_changes(get(name), {k: v for k, v in TINY.items() if k in known})
-    record = train(recipe, out=tmp_path / "run", command="llm-scratch train it")
+    record = train(recipe, out=tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {
         "config.json",
         "tokenizer.json",

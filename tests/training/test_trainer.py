@@ -204,6 +204,28 @@ def test_bfloat16_trains_with_float32_parameters(tmp_path):
     assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
+def test_the_loss_scaler_changes_nothing_but_skips_what_overflows(tmp_path):
+    """float16's scaler, run on a CPU in float32, where its scaling and unscaling must cancel."""
+    plain, scaled = (tiny_trainer(tmp_path / name, dropout=0.0) for name in ("a", "b"))
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=True)
+    for _ in range(3):
+        one, other = plain.train_step(), scaled.train_step()
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+    hook = next(scaled.model.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    before = parameters(scaled)
+    assert "grad_norm" not in scaled.train_step()
+    assert all(torch.equal(p, q) for p, q in zip(before, parameters(scaled), strict=True))
+    assert scaled.scaler.get_scale() == 2.0**9
+    hook.remove()
+    scaled._save(best=True)
+    resumed = tiny_trainer(tmp_path / "b", dropout=0.0)
+    resumed.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    resumed.resume()
+    assert resumed.scaler.get_scale() == 2.0**9
+    assert resumed.train_step()["loss"] == scaled.train_step()["loss"]
+
+
 def test_frozen_parameters_stay(tmp_path):
     model = tiny_model()
     model.token_embedding.weight.requires_grad_(False)

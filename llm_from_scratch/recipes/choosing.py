@@ -1,0 +1,45 @@
+"""From the words after `llm-scratch train` to a recipe."""
+
+from pathlib import Path
+
+from llm_from_scratch.recipes import Recipe, get, with_changes
+from llm_from_scratch.training.checkpoint import read_config
+
+
+def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
+    """Part what follows `train` into the recipe's name and the fields to change.
+
+    >>> parse_fields(["laptop", "--depth", "6", "--clip-norm=2"])
+    ('laptop', {'depth': '6', 'clip_norm': '2'})
+    """
+    names: list[str] = []
+    changes: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            names.append(argument)
+            continue
+        field, equals, value = argument[2:].partition("=")
+        if not equals:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise ValueError(f"--{field} needs a value: --{field} VALUE")
+        changes[field.replace("-", "_")] = value
+    if len(names) != 1:
+        found = f"got {', '.join(names)}" if names else "got none"
+        raise ValueError(f"train takes the name of one recipe, {found}; `llm-scratch recipes` lists them")
+    return names[0], changes
+
+
+def chosen_recipe(name: str, changes: dict[str, str], resumed: Path | None) -> Recipe:
+    """Return the recipe with its changes; a resumed run brings the fields that it was begun with."""
+    recipe = get(name)
+    if resumed is not None and (resumed / "config.json").is_file():
+        stored = dict(read_config(resumed).get("recipe", {}))
+        begun_with = stored.pop("name", None)
+        if begun_with != name:
+            raise ValueError(
+                f"{resumed} holds a run of recipe {begun_with}, not {name}; choose another --out"
+            )
+        recipe = with_changes(recipe, stored)
+    return with_changes(recipe, changes)
