@@ -177,8 +177,9 @@ def test_keys_are_no_shortcuts_of_jupyterlab(open_widgets, name, place):
     page = open_widgets(VIEWS[name]())
     page.evaluate(
         """window.suppressed = [];
-        const mark = "data-lm-suppress-shortcuts";
-        document.addEventListener("keydown", (event) => suppressed.push(event.target.hasAttribute(mark)), true);"""
+        document.addEventListener("keydown", ({ target }) => {
+          suppressed.push(target.hasAttribute("data-lm-suppress-shortcuts"));
+        }, true);"""
     )
     page.locator(place).first.focus()
     page.keyboard.press("d")

@@ -128,6 +128,19 @@ def test_draws_follow_the_theory(page):
     assert sum(trial["variation"] for trial in result) / 200 < 0.07
 
 
+def test_chi_square_by_hand(page):
+    compare = f"([p, kept, counts, n]) => {API}.compare(p, kept, counts, n)"
+    found = page.evaluate(compare, [[0.25, 0.25, 0.25, 0.25], 4, [30, 20, 25, 25], 100])
+    assert (found["freedom"], found["chi2"]) == (3, 2.0)
+    assert math.isclose(found["variation"], 0.05)
+    # 3.6 and 2.4 expected draws make one cell of 6; nothing is left over.
+    found = page.evaluate(compare, [[0.9, 0.06, 0.04, 0.0], 3, [49, 4, 7, 0], 60])
+    assert found["freedom"] == 1
+    assert math.isclose(found["chi2"], 25 / 54 + 25 / 6)
+    # One token kept: nothing to test.
+    assert page.evaluate(compare, [[1, 0], 1, [50, 0], 50])["p"] is None
+
+
 def test_same_seed_same_draws_and_another_differs(page):
     counts = f"() => Array.from({API}.counts())"
     first = page.evaluate(counts)
