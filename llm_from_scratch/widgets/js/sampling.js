@@ -66,10 +66,16 @@ function draw(probabilities, kept, count, seed) {
   return counts;
 }
 
-// Draws against theory: total variation, and chi-square over cells of at least 5 expected draws.
+// Draws against theory: total variation, and chi-square over cells of at least 5 expected draws. Many rare
+// tokens vary much by chance alone, so `usual` is the mean total variation of fair draws: half the sum of the
+// mean absolute deviations of the counts, each as of a Poisson number, narrowed to a binomial one.
 function compare(probabilities, kept, counts, count) {
-  let variation = 0, chi2 = 0, cells = 0, seen = 0, expected = 0;
-  for (let r = 0; r < kept; r++) variation += Math.abs(counts[r] / count - probabilities[r]) / 2;
+  let variation = 0, usual = 0, chi2 = 0, cells = 0, seen = 0, expected = 0;
+  for (let r = 0; r < kept; r++) {
+    const p = probabilities[r], mean = p * count, whole = Math.floor(mean);
+    variation += Math.abs(counts[r] / count - p) / 2;
+    if (mean > 0) usual += Math.exp((whole + 1) * Math.log(mean) - mean - logGamma(whole + 1)) * Math.sqrt(Math.max(0, 1 - p)) / count;
+  }
   let left = 1;
   for (let r = 0; r < kept; r++) {
     seen += counts[r];
@@ -83,7 +89,7 @@ function compare(probabilities, kept, counts, count) {
     }
   }
   const freedom = cells - 1;
-  return { variation, chi2, freedom, p: freedom > 0 && count >= 5 ? 1 - gammaP(freedom / 2, chi2 / 2) : null };
+  return { variation, usual, chi2, freedom, p: freedom > 0 && count >= 5 ? 1 - gammaP(freedom / 2, chi2 / 2) : null };
 }
 
 // The regularised lower incomplete gamma function: its series below a + 1, its continued fraction above.
@@ -322,7 +328,7 @@ function SamplingPlayground(root, data) {
     drawRows();
     more.textContent = lines >= named ? "Fewer tokens" : "More tokens";
     verdict.replaceChildren(...(settings.draws ? [
-      `${settings.draws.toLocaleString("en")} draws with seed ${settings.seed}: total variation from theory ${comparison.variation.toFixed(4)}`,
+      `${settings.draws.toLocaleString("en")} draws with seed ${settings.seed}: total variation from theory ${comparison.variation.toFixed(3)} (fair draws: about ${comparison.usual.toFixed(3)})`,
       comparison.p === null ? "." : `; chi-square ${comparison.chi2.toFixed(1)} with ${comparison.freedom} degrees of freedom, p = ${comparison.p.toFixed(3)}.`] : ["No draws."]));
     if (!change) return;
     clearTimeout(speech);
