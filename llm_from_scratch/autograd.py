@@ -97,6 +97,9 @@ class Tensor:
     __radd__ = __add__
     __rmul__ = __mul__
 
+    def __rmatmul__(self, other: Array) -> Tensor:
+        return as_tensor(other) @ self
+
     def __rsub__(self, other: Array | Number) -> Tensor:
         return as_tensor(other) - self
 
@@ -244,6 +247,59 @@ def numerical_gradient(function: Callable[[], Tensor], tensor: Tensor, *, step: 
         tensor.data[index] = kept
         gradient[index] = (above - below) / (2 * step)
     return gradient
+
+
+def graph_of(root: Tensor, names: dict[str, Tensor] | None = None) -> dict[str, list]:
+    """Write the graph below a scalar as plain data, the form that ``widgets.GraphStepper`` draws.
+
+    Returns {"nodes": [{"name", "op", "value", "constant"}], "edges": [(from, to)]}, each node after its
+    inputs and each node's edges in the order of its operands. ``names`` maps names to tensors. Without a
+    name a result is called v1, v2, ... and a leaf counts as a constant, c1, c2, ...
+
+    Raises: ValueError for tensors that are no scalars, operations that the data has no word for (matmul,
+    sum ...), a tensor named twice, and names of tensors outside the graph.
+
+    >>> a = Tensor(3.0)
+    >>> graph_of(a * a, {"a": a})["edges"]
+    [('a', 'v1'), ('a', 'v1')]
+    """
+    order = list(topological_order(root))
+    inside = {id(node) for node in order}
+    known: dict[int, str] = {}
+    for name, tensor in (names or {}).items():
+        if id(tensor) not in inside:
+            raise ValueError(f"the tensor named {name!r} is not part of the graph")
+        if id(tensor) in known:
+            raise ValueError(f"one tensor has two names, {known[id(tensor)]!r} and {name!r}")
+        known[id(tensor)] = name
+    # By depth, then by the order of the names: still each after its inputs, and drawn as the author listed.
+    rank = {key: place for place, key in enumerate(known)}
+    depth: dict[int, int] = {}
+    for node in order:
+        depth[id(node)] = 1 + max((depth[id(parent)] for parent, _ in node.edges), default=-1)
+    order.sort(key=lambda node: (depth[id(node)], rank.get(id(node), len(rank))))
+    nodes, edges, taken = [], [], set(known.values())
+    counts = {"c": 0, "v": 0}
+    for node in order:
+        unnamed = id(node) not in known
+        while id(node) not in known:
+            kind = "v" if node.edges else "c"
+            counts[kind] += 1
+            if f"{kind}{counts[kind]}" not in taken:
+                known[id(node)] = f"{kind}{counts[kind]}"
+        name = known[id(node)]
+        if node.data.size != 1:
+            raise ValueError(
+                f"{name!r} has shape {node.shape}: only graphs of scalars can be written node by node"
+            )
+        if node.op not in ("", "+", "*", "exp", "log", "tanh", "relu") and not node.op.startswith("**"):
+            raise ValueError(
+                f"{name!r} was made by {node.op!r}: write it with +, *, **, exp, log, tanh and relu"
+            )
+        constant = unnamed and not node.edges
+        nodes.append({"name": name, "op": node.op, "value": float(node.data.item()), "constant": constant})
+        edges += [(known[id(parent)], name) for parent, _ in node.edges]
+    return {"nodes": nodes, "edges": edges}
 
 
 def _make(op: str, data: Array, *edges: Edge) -> Tensor:

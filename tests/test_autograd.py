@@ -74,6 +74,7 @@ def test_matmul():
     t, u = torch.tensor(a, requires_grad=True), torch.tensor(b, requires_grad=True)
     weighted(x @ y).backward()
     weighted(t @ u).backward()
+    np.testing.assert_allclose((a @ y).data, (x @ y).data)  # an array on the left is a constant
     np.testing.assert_allclose(x.grad, t.grad.numpy(), rtol=1e-12)
     np.testing.assert_allclose(y.grad, u.grad.numpy(), rtol=1e-12)
 
