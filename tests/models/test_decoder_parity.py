@@ -80,12 +80,15 @@ def test_attention_weights(pair):
     torch.testing.assert_close(scores.masked_fill(future, -torch.inf).softmax(-1), expected)
 
 
-def test_padding_mask(pair):
-    """Right-padded sequences: the logits of the real tokens are those of `transformers`."""
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_mask(pair, side):
+    """Padded sequences: the logits of the real tokens are those of `transformers`."""
     ours, theirs, _ = pair
     ids_BT = torch.randint(ours.config.vocab_size, (2, 13), generator=torch.Generator().manual_seed(9))
     keep_BT = torch.arange(13) < torch.tensor([[13], [8]])
-    expected = theirs(ids_BT, attention_mask=keep_BT.long()).logits
+    keep_BT = keep_BT.flip(1) if side == "left" else keep_BT
+    places_BT = torch.arange(13).expand(2, 13)  # a place counts from the start, padding included
+    expected = theirs(ids_BT, attention_mask=keep_BT.long(), position_ids=places_BT).logits
     torch.testing.assert_close(
         ours(ids_BT, mask=keep_BT[:, None, None])[keep_BT], expected[keep_BT], rtol=1e-5, atol=1e-5
     )
