@@ -66,10 +66,10 @@ def holds_what_it_shows(page, *, described):
     assert page.locator("main h1").count() >= 1
     assert page.title().strip()
     assert page.locator("meta[name=description]").count() == described
-    for picture in page.locator("img").all():
-        picture.scroll_into_view_if_needed()
-    pictures = page.evaluate("[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0])")
-    assert all(alt.strip() and loaded for alt, loaded in pictures), pictures
+    pictures = page.evaluate(
+        "Promise.all([...document.images].map(i => i.decode().then(() => [i.alt, true], () => [i.alt, false])))"
+    )
+    assert all(alt.strip() and drawn for alt, drawn in pictures), pictures
     formulas = page.evaluate("document.querySelectorAll('article .math').length")
     typeset = page.evaluate("document.querySelectorAll('article .math mjx-assistive-mml math').length")
     assert typeset >= formulas
