@@ -85,7 +85,7 @@ colab:  ## run the chapters with the packages that are installed (in Colab's ima
 	$(PYTHON) tools/notebooks.py execute --discard $(CHAPTERS)
 
 lab: $(READY)  ## open the chapters in JupyterLab
-	$(BIN)/jupyter lab book/index.md
+	$(BIN)/jupyter lab $(firstword $(CHAPTERS))
 
 bench: $(READY)  ## run the benchmarks beside their peers and record them in the ledger
 	$(PY) -m benchmarks

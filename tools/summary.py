@@ -58,6 +58,9 @@ def slow_commands() -> dict[str, list[str]]:
     if chapters + solutions:
         run = [python, "tools/notebooks.py", "execute", "--discard", *chapters, *solutions]
         commands["notebooks-from-nothing"] = run
+    if solutions:
+        # A student with the right answers: anything but full marks is exit code 1.
+        commands["grade-run"] = [python, "-m", "llm_from_scratch.grading", *solutions]
     return commands
 
 
