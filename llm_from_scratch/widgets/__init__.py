@@ -2,12 +2,14 @@
 
 from llm_from_scratch.widgets.attention import AttentionExplorer
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
+from llm_from_scratch.widgets.graph import GraphStepper
 from llm_from_scratch.widgets.sampling import SamplingPlayground
 from llm_from_scratch.widgets.source import show_source
 
 __all__ = [
     "COLORS",
     "AttentionExplorer",
+    "GraphStepper",
     "SamplingPlayground",
     "figure_style",
     "show_figure",
