@@ -166,6 +166,20 @@ def test_best_is_the_step_with_the_lowest_validation_loss(tmp_path):
     assert not (tmp_path / "checkpoints" / "step-000006" / "optimizer.pt").exists()
 
 
+def test_a_resumed_run_remembers_the_best_loss(tmp_path):
+    first = tiny_trainer(tmp_path, steps=12, eval_every=3)
+    first.evaluate = lambda: 2.0 if first.step == 3 else 5.0
+    while first.step < 3:
+        record = first.train_step()
+    first._evaluate_and_save(record)
+    second = tiny_trainer(tmp_path, steps=12, eval_every=3)
+    second.resume()
+    second.evaluate = lambda: 3.0
+    second.fit()
+    assert load_checkpoint(tmp_path, "best").step == 3
+    assert load_checkpoint(tmp_path, "last").step == 12
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     trainer = tiny_trainer(tmp_path, steps=12)
 
@@ -224,6 +238,13 @@ def test_the_loss_scaler_changes_nothing_but_skips_what_overflows(tmp_path):
     resumed.resume()
     assert resumed.scaler.get_scale() == 2.0**9
     assert resumed.train_step()["loss"] == scaled.train_step()["loss"]
+
+
+def test_a_model_handed_over_in_evaluation_mode_still_trains_with_dropout(tmp_path):
+    trainer = tiny_trainer(tmp_path, model=tiny_model(dropout=0.5).eval())
+    reference = tiny_trainer(tmp_path, model=tiny_model(dropout=0.0))
+    assert trainer.train_step()["loss"] != reference.train_step()["loss"]
+    assert trainer.model.training
 
 
 def test_frozen_parameters_stay(tmp_path):
