@@ -67,7 +67,8 @@ def holds_what_it_shows(page, *, described):
     assert page.title().strip()
     assert page.locator("meta[name=description]").count() == described
     pictures = page.evaluate(
-        "Promise.all([...document.images].map(i => i.decode().then(() => [i.alt, true], () => [i.alt, false])))"
+        "Promise.all([...document.images].map("
+        "  image => image.decode().then(() => [image.alt, true], () => [image.alt, false])))"
     )
     assert all(alt.strip() and drawn for alt, drawn in pictures), pictures
     formulas = page.evaluate("document.querySelectorAll('article .math').length")
