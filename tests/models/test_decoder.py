@@ -307,6 +307,16 @@ def test_dropout_is_off_in_evaluation_and_on_in_training():
         assert not torch.equal(model(ids), model(ids))
 
 
+def test_dropout_acts_on_the_embeddings_the_weights_and_the_branches():
+    model, ids = build(FAMILIES["gpt2"], dropout=0.3), ids_like(2, 7)
+    expected = model(ids)
+    for part in (model.dropout, model.blocks[1].dropout, model.blocks[1].attention):
+        part.training = True
+        assert not torch.equal(model(ids), expected)
+        part.training = False
+    assert torch.equal(model(ids), expected)
+
+
 def test_bfloat16_stays_near_float32(model):
     ids = ids_like(2, 7)
     low = copy.deepcopy(model).to(torch.bfloat16)(ids)
