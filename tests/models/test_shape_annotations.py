@@ -6,8 +6,8 @@ import sys
 SETUP = """
 from jaxtyping import install_import_hook
 
-parts = [f"llm_from_scratch.{part}" for part in ("nn", "models.decoder", "models.attention_maps",
-                                                 "decoding", "evaluation")]
+names = ("nn", "models.decoder", "models.loss", "models.attention_maps", "decoding", "evaluation")
+parts = [f"llm_from_scratch.{name}" for name in names]
 install_import_hook(parts, "beartype.beartype")
 import torch
 from llm_from_scratch import decoding, evaluation, nn
