@@ -49,6 +49,7 @@ def surroundings(device: torch.device) -> dict[str, object]:
             "processor": _gpu(device) or _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # over a minute
             "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": {
