@@ -17,7 +17,7 @@ import numpy as np
 from llm_from_scratch.widgets import html
 
 MAX_NODES = 64  # more boxes than this nobody steps through
-BOX, PITCH = (106, 42), (114, 64)  # pixels: a box, and the distance between boxes
+BOX, PITCH = (78, 54), (85, 76)  # pixels: a box, and the distance between boxes
 FUNCTIONS = ("exp", "log", "tanh", "relu")
 _STYLE = (
     "text{font:12px sans-serif;fill:#1c2430}.k{font-weight:600}.o,.g{text-anchor:end}.o{fill:#566070}"
@@ -83,9 +83,8 @@ class GraphStepper:
 
     def _default_caption(self) -> str:
         return (
-            "Each box is a value, with the operation that makes it. Below the name stands the value on the "
-            f"left and, once the walk back has reached it, the slope of {self.shown[self.output]} on the "
-            "right."
+            "Each box is a value, with the operation that makes it. Below the name stands the value and, "
+            f"once the walk back has reached it, the slope of {self.shown[self.output]} with respect to it."
         )
 
     def _default_alt(self) -> str:
@@ -167,10 +166,10 @@ class GraphStepper:
                 f'<rect class="n" x="{left:g}" y="{top:g}" width="{BOX[0]}" height="{BOX[1]}" rx="7"/>'
             )
             for kind, row, words in (
-                ("k", 17, html.shorten(self.shown[i], 9)),
-                ("o", 17, html.shorten(labels[i], 7)),
-                ("v", 34, _number(self.values[i])),
-                ("g", 34, _number(self.gradients[i])),
+                ("k", 16, html.shorten(self.shown[i], 6)),
+                ("o", 16, html.shorten(labels[i], 5)),
+                ("v", 32, _number(self.values[i])),
+                ("g", 47, _number(self.gradients[i])),
             ):
                 at = left + 7 if kind in "kv" else left + BOX[0] - 7
                 parts.append(
@@ -431,7 +430,7 @@ def _layout(
         rank = sorted(range(len(comes)), key=comes.__getitem__).index(
             [route[2] for route in routes if route[1] == j].index(slot)
         )
-        entry = boxes[j][0] + (rank - (len(comes) - 1) / 2) * min(28, 80 / len(comes))
+        entry = boxes[j][0] + (rank - (len(comes) - 1) / 2) * min(24, 64 / len(comes))
         middle_points = [(at(stop), stop[-1] * PITCH[1] + BOX[1] / 2 + 8) for stop in chain[1:-1]]
         start = (boxes[i][0], boxes[i][1] + BOX[1] / 2)
         points = [start, *middle_points, (round(entry, 1), boxes[j][1] - BOX[1] / 2)]

@@ -149,7 +149,7 @@ def test_hostile_names_stay_text():
     assert page.count("<script") == page.count("</script>") == 2
     assert "<b" not in page.split("<script")[0]
     boxes = view._picture({0: (60, 30), 1: (60, 90)}, [], (120, 120), ["", "exp"])
-    assert "".join(ElementTree.fromstring(boxes).itertext()).count("</scrip") == 1
+    assert "".join(ElementTree.fromstring(boxes).itertext()).count("</scr…") == 1
 
 
 @pytest.mark.parametrize(

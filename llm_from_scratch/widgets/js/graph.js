@@ -113,22 +113,22 @@ p { margin: 0; overflow-wrap: anywhere; }
 .end { margin-inline-start: auto; display: flex; gap: .5rem; }
 button, input { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--edge); border-radius: 6px; min-height: 36px; padding: 0 .625rem; }
 button { cursor: pointer; } button:hover { background: var(--wash); }
-.steps { flex-wrap: nowrap; gap: .375rem; } .steps button { flex: auto; padding: 0 .5rem; white-space: nowrap; }
+.steps { flex-wrap: nowrap; gap: .375rem; } .steps button { flex: auto; padding: 0 .3rem; white-space: nowrap; }
 .steps .next { background: var(--accent); border-color: var(--accent); color: var(--paper); font-weight: 600; flex-grow: 3; }
 [aria-disabled=true] { opacity: .45; cursor: default; }
 :focus { outline: none; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.main { display: grid; gap: 1rem 1.25rem; margin-top: .875rem; grid-template-columns: minmax(0, 1fr) 14.75rem; }
+.main { display: grid; gap: 1rem; margin-top: .875rem; grid-template-columns: minmax(0, 1fr) 13.5rem; }
 .side { display: grid; gap: .875rem; align-self: start; position: sticky; top: 4rem; }
-@container (max-width: 40rem) { .main { grid-template-columns: minmax(0, 1fr); } .side { display: contents; } .steps { order: -2; } .step { order: -1; } .graph { max-height: 26rem; } }
-.graph { overflow: auto; max-height: 48rem; overscroll-behavior: auto; position: relative; }
+.graph { overflow: auto; max-height: 52rem; }
+@container (max-width: 36rem) { .main { grid-template-columns: minmax(0, 1fr); } .side { display: contents; } .steps { order: -2; } .step { order: -1; } .graph { max-height: 26rem; } }
 svg { display: block; margin: 0 auto; }
 .step { min-height: 11.5rem; }
 .step b { display: block; font-size: 1.0625rem; line-height: 1.35; margin: .125rem 0 .25rem; overflow-wrap: anywhere; }
 .step .formula { margin: .125rem 0; padding-inline-start: .75rem; text-indent: -.75rem; }
 .step .words { margin-top: .375rem; color: var(--faint); }
 .forward { color: var(--accent); } .backward { color: var(--back); }
-.inputs { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.75rem, 1fr)); gap: .375rem .75rem; margin-top: .375rem; }
+.inputs { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: .375rem .625rem; margin-top: .375rem; }
 .inputs label { display: grid; grid-template-columns: 2.25rem 1fr; gap: .375rem; align-items: center; }
 .inputs bdi { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .inputs input { width: 100%; padding: 0 .375rem; }
@@ -263,13 +263,13 @@ function GraphStepper(root, data) {
       const mark = now && now.node === i ? ` now ${now.back ? "r" : "f"}` : known(i) ? "" : " open";
       const text = (kind, px, py, words, end) => `<text class="${kind}" x="${px}" y="${py}"${end ? ' text-anchor="end"' : ""}>${escapeXml(words)}</text>`;
       return `<g><title>${escapeXml(name(i))}</title><rect class="n${mark}" x="${x - wide / 2}" y="${y - high / 2}" width="${wide}" height="${high}" rx="7"/>`
-        + text("k", left, y - 4, shorten(name(i), 9)) + text("o", right, y - 4, shorten(nodes[i].label, 7), true)
-        + (known(i) ? text("v", left, y + 13, number(values[i])) : "") + (reached(i) ? text("g", right, y + 13, number(grads[i]), true) : "") + "</g>";
+        + text("k", left, y - 11, shorten(name(i), 6)) + text("o", right, y - 11, shorten(nodes[i].label, 5), true)
+        + (known(i) ? text("v", left, y + 5, number(values[i])) : "") + (reached(i) ? text("g", right, y + 20, number(grads[i]), true) : "") + "</g>";
     }).join("");
     // The local slopes stand on the arrows of a step back.
     const slopes = now && now.back ? sorted.filter(lit).map((arrow) => {
       const n = Math.floor((arrow.points.length - 1) / 2), [a, b] = [arrow.points[n], arrow.points[n + 1]];
-      return `<text class="s" text-anchor="middle" x="${(a[0] + b[0]) / 2}" y="${(a[1] + b[1]) / 2 + 4}">×${escapeXml(number(local({ node: arrow.to, slot: arrow.slot })))}</text>`;
+      return `<text class="s" x="${(a[0] + b[0]) / 2 + 7}" y="${(a[1] + b[1]) / 2 + 4}">×${escapeXml(number(local({ node: arrow.to, slot: arrow.slot })))}</text>`;
     }).join("") : "";
     return lines + boxes + slopes;
   }
