@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from llm_from_scratch.training.checkpoint import load_checkpoint, read_config
 
 LOCK = "run.lock"
 OWNER = "run.pid"
+LEFTOVER = re.compile(r"\.[\w.]+\.\d+\.[0-9a-f]{8}\.tmp")  # the temporary names of files.atomic_path
 
 
 @contextmanager
@@ -41,6 +43,7 @@ def run_folder(path: str | Path, *, config: dict[str, object], resume: bool) -> 
         if started:
             stored = {section: value for section, value in read_config(path).items() if section in config}
             check_same_config(stored, config, origin=path)
+            _remove_leftovers(path)
         else:
             _refuse_foreign_files(path)
             write_atomically(path / "config.json", json.dumps(config, indent=1) + "\n")
@@ -99,6 +102,13 @@ def _refuse_foreign_files(path: Path) -> None:
     for entry in sorted(path.iterdir()):
         if entry.name not in (LOCK, OWNER) and not entry.name.endswith(".tmp"):
             raise ValueError(f"{path} holds no run but is not empty ({entry.name}): choose another --out")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of a process that was killed while it wrote; the lock is held here."""
+    for entry in path.iterdir():
+        if LEFTOVER.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
 
 
 def _how_far(path: Path) -> str:

@@ -1,4 +1,7 @@
-"""kill -9 at random moments, again and again, changes nothing in the end."""
+"""kill -9 at random moments, again and again, changes nothing in the end.
+
+Slow, because each start loads torch. test_checkpoint.py tries every file operation in one process.
+"""
 
 import os
 import random
@@ -46,10 +49,6 @@ def check_same_as_uninterrupted(tmp_path, steps, kills, longest):
         assert (one.step, one.weights) == (other.step, other.weights)
     assert not list((tmp_path / "killed").rglob("*.tmp"))
     return resumed_from
-
-
-def test_two_kills(tmp_path):
-    check_same_as_uninterrupted(tmp_path, steps=30, kills=2, longest=0.2)
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from llm_from_scratch.training.run_folder import run_folder
+from llm_from_scratch.files import atomic_path
+from llm_from_scratch.training.run_folder import LEFTOVER, run_folder
 
 CONFIG = {"training": {"steps": 12, "betas": (0.9, 0.95)}, "recipe": {"name": "a"}}
 
@@ -45,6 +46,21 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
             begin(tmp_path, resume=resume)
     with pytest.raises(ValueError, match="is a file, not a folder"):
         begin(tmp_path / "thesis.txt")
+
+
+def test_temporary_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    begin(tmp_path)
+    names = [".checkpoints.json.17830.cc8da3b1.tmp", "notes.tmp", ".mine.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    begin(tmp_path, resume=True)
+    assert [name for name in names if (tmp_path / name).exists()] == names[1:]
+
+
+def test_the_temporary_names_are_those_that_are_written(tmp_path):
+    with atomic_path(tmp_path / "log.jsonl") as temporary:
+        temporary.touch()
+        assert LEFTOVER.fullmatch(temporary.name)
 
 
 HOLD = """

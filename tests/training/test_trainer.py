@@ -120,8 +120,7 @@ def test_two_runs_are_identical(tmp_path):
     assert all(torch.equal(p, q) for p, q in zip(parameters(one), parameters(other), strict=True))
 
 
-@pytest.mark.parametrize("stop_at", [0, 1, 4, 6, 11])
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize(("stop_at", "accumulate"), [(0, 1), (1, 3), (4, 1), (6, 3), (11, 1)])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop_at, accumulate):
     settings = {"dropout": 0.3, "accumulate": accumulate}
     whole = tiny_trainer(tmp_path / "whole", **settings)
