@@ -11,7 +11,8 @@ import pytest
 from llm_from_scratch import autograd
 from llm_from_scratch.autograd import Tensor, graph_of
 from llm_from_scratch.widgets import GraphStepper
-from llm_from_scratch.widgets.graph import BOX, PITCH, _number
+from llm_from_scratch.widgets.graph import _number
+from llm_from_scratch.widgets.graph_layout import BOX, PITCH
 
 A = {"name": "a", "op": "", "value": 3.0}
 B = {"name": "b", "op": "", "value": -2.0}
