@@ -91,6 +91,9 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     new.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE)
     taken: set[str] = set()
     existing = {cell.get("id") for cell in nb.cells if _valid_id(cell.get("id"))}
+    # Counts are places among the code cells: nbval takes a cell without one for a cell that was not run.
+    was_run = any(cell.get("outputs") or cell.get("execution_count") for cell in nb.cells)
+    place = 0
     for cell in nb.cells:
         source = cell.source.replace("\r\n", "\n").rstrip()
         identity = cell.get("id")
@@ -108,7 +111,8 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if clean.metadata.get("tags") == []:
             del clean.metadata["tags"]
         if cell.cell_type == "code":
-            clean.execution_count = None
+            place += 1
+            clean.execution_count = place if was_run else None
             clean.outputs = _normalised_outputs(cell.get("outputs", []))
         elif cell.get("attachments"):
             clean.attachments = cell.attachments
