@@ -74,4 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:  # no network, a full disk, a run of another recipe
+        sys.exit(f"error: {error}")
