@@ -149,6 +149,15 @@ def test_device_and_precision_name_what_is_missing():
         assert (torch.ones(2, 3) @ torch.ones(3, 2)).dtype == torch.float32
 
 
+@pytest.fixture
+def default_interrupt():
+    """A process started in the background of a shell ignores SIGINT; here it has Python's handler."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_the_second_interrupt_acts_at_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), stop_requests() as stop:  # noqa: PT012
