@@ -147,3 +147,15 @@ def test_frame_state_follows_the_configuration(tool, tmp_path):
     assert build.frame_state(tmp_path) == before
     (tmp_path / "book" / "_extensions" / "x.py").write_text("2")
     assert build.frame_state(tmp_path) != before
+
+
+def test_the_slow_checks_execute_chapters_and_solutions_but_no_blank_exercises(tool):
+    commands = tool("summary").slow_commands()
+    folders = {
+        Path(word).parent.name for word in commands["notebooks-from-nothing"] if word.endswith(".ipynb")
+    }
+    assert folders >= {"foundations", "transformer", "solutions"}
+    assert "exercises" not in folders
+    assert {Path(word).parent.name for word in commands["grade-run"] if word.endswith(".ipynb")} == {
+        "solutions"
+    }
