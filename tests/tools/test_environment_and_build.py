@@ -2,6 +2,7 @@
 
 import doctest
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
