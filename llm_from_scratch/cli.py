@@ -130,12 +130,13 @@ def evaluate(
 ) -> None:
     """Score a model on its whole validation split, every token once."""
     with plain_errors():
+        from llm_from_scratch.recipes.choosing import stored_recipe
         from llm_from_scratch.recipes.opening import open_trained
         from llm_from_scratch.recipes.run import score_split
         from llm_from_scratch.training.precision import choose_device
 
         trained = open_trained(run, which=checkpoint, device=choose_device(device))
-        corpus = trained.config["recipe"]["corpus"]
+        corpus = stored_recipe(trained.config, run)["corpus"]
         score = score_split(trained.model, trained.tokenizer, corpus, stride=stride)
         typer.echo(f"{trained.origin}, on the validation split of {corpus}")
         typer.echo(f"loss           {score.nats_per_token:.4f} nats a token")

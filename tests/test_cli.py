@@ -293,3 +293,43 @@ def test_interrupting_saves_and_prints_the_command_that_resumes(tmp_path, number
         assert process.communicate(timeout=60)[0].count(f"Resuming after step {steps[-1]:,}") == 1
     again = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert again == list(range(again[-1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-heads", "3", "--d-model", "160"], "num_heads"),
+        (["--precision", "float12"], "float12"),
+        (["--device", "cpu:x"], "cpu:x"),
+        (["--vocab-size", "none"], "vocab_size"),
+        (["--vocab-size", "100"], "257"),
+        (["--seed", str(2**63)], "seed"),
+    ],
+)
+def test_a_bad_option_leaves_the_folder_free_for_the_next_run(tmp_path, options, message):
+    assert message in refused("train", "laptop", *options, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_configuration_without_its_recipe_is_named(trained, tmp_path):
+    import shutil
+
+    shutil.copytree(trained / "words", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    for section in (None, 5, {"name": "laptop"}):
+        (tmp_path / "run" / "config.json").write_text(
+            json.dumps({**config, "recipe": section}), encoding="utf-8"
+        )
+        assert "names no recipe" in refused("evaluate", tmp_path / "run")
+        assert "names no recipe" in refused("train", "laptop", "--resume", "--out", tmp_path / "run")
+
+
+def test_a_committed_result_has_no_last_checkpoint():
+    assert "best checkpoint only" in refused("sample", "laptop", "--prompt", "The", "--checkpoint", "last")
+
+
+@pytest.mark.parametrize("settings", [["--temperature", "1e-320"], ["--seed", "18446744073709551616"]])
+def test_extreme_numbers_when_sampling(trained, settings):
+    result = call("sample", trained / "words", "--prompt", "the", "--max-new-tokens", "2", *settings)
+    assert (result.exit_code, "Traceback" in result.output) in ((0, False), (2, False))
+    assert result.exit_code == 0 or "64 bits" in result.stderr

@@ -50,8 +50,9 @@ def next_token_probabilities(
     if temperature == 0:
         return nn.functional.one_hot(logits_BV.argmax(dim=-1), logits_BV.shape[-1]).to(logits_BV.dtype)
     # Adding a constant to all scores changes no probability; with the highest at 0, no
-    # temperature, however small, makes a score overflow.
-    logits_BV = apply_temperature(logits_BV - highest_B1, temperature=temperature)
+    # temperature makes a score overflow. One below the smallest float32 would be rounded to 0.
+    smallest = torch.finfo(torch.float32).tiny
+    logits_BV = apply_temperature(logits_BV - highest_B1, temperature=max(temperature, smallest))
     if top_k is not None:
         logits_BV = keep_top_k(logits_BV, top_k=top_k)
     if top_p is not None:
@@ -119,6 +120,8 @@ def stream(
         context_length = getattr(getattr(model, "config", None), "context_length", None)
     if context_length is not None and context_length < 1:
         raise ValueError(f"context_length must be at least 1 token, got {context_length}")
+    if seed is not None and not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must fit into 64 bits, got {seed}")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     return _draw(model, history, max_new_tokens, settings, generator, frozenset(stop_ids), context_length)

@@ -31,11 +31,19 @@ def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
     return names[0], changes
 
 
+def stored_recipe(config: dict, run: Path | str) -> dict:
+    """Return the recipe's section of a run's configuration. Raises: ValueError if it is damaged."""
+    section = config.get("recipe")
+    if not isinstance(section, dict) or not {"name", "corpus"} <= section.keys():
+        raise ValueError(f"{Path(run) / 'config.json'} is damaged: it names no recipe and corpus")
+    return section
+
+
 def chosen_recipe(name: str, changes: dict[str, str], resumed: Path | None) -> Recipe:
     """Return the recipe with its changes; a resumed run brings the fields that it was begun with."""
     recipe = get(name)
     if resumed is not None and (resumed / "config.json").is_file():
-        stored = dict(read_config(resumed).get("recipe", {}))
+        stored = dict(stored_recipe(read_config(resumed), resumed))
         begun_with = stored.pop("name", None)
         if begun_with != name:
             raise ValueError(

@@ -30,6 +30,8 @@ def open_trained(run: str, *, which: str = "best", device: torch.device | str = 
         model, tokenizer, config = load_run(path, which, device=device)
         return Trained(model=model, tokenizer=tokenizer, config=config, origin=f"{which} checkpoint of {run}")
     if run in result_names():
+        if which != "best":
+            raise ValueError(f"a committed result holds its best checkpoint only, {which!r} was asked for")
         model, tokenizer, record = load_result(run)
         origin = f"committed result {run}, trained {str(record.get('date', 'at an unknown date'))[:10]}"
         config = read_config(RESULTS / run)

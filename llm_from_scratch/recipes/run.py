@@ -16,11 +16,13 @@ from llm_from_scratch.recipes.recipe import Recipe, flat_fields
 from llm_from_scratch.recipes.record import command_for, surroundings
 from llm_from_scratch.recipes.text import encode, open_tokenizer, scored_split
 from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
-from llm_from_scratch.training.precision import choose_device
+from llm_from_scratch.training.precision import choose_device, choose_dtype
 from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.trainer import Trainer
 from llm_from_scratch.training.validation import validation_batches
+
+SMALLEST_BYTE_PAIR = 257  # entries: the bytes and one special token
 
 
 def train(
@@ -37,6 +39,8 @@ def train(
     """
     say_or_not = say or (lambda line: None)
     config = {"recipe": {"name": recipe.name, **flat_fields(recipe)}}
+    if not (Path(out) / "record.json").is_file():
+        check_possible(recipe)
     with run_folder(out, config=config, resume=resume) as folder:
         if (folder / "record.json").is_file():
             say_or_not(f"{folder} is finished already: nothing to do")
@@ -67,6 +71,19 @@ def train(
         }
         write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
         return record
+
+
+def check_possible(recipe: Recipe) -> None:
+    """Raise ValueError for what cannot run on this machine, before anything is written to the run's folder."""
+    if recipe.tokenizer == "byte_pair" and (
+        recipe.vocab_size is None or recipe.vocab_size < SMALLEST_BYTE_PAIR
+    ):
+        raise ValueError(
+            f"vocab_size must be at least {SMALLEST_BYTE_PAIR} for byte_pair (256 bytes and the end of a text), "
+            f"got {recipe.vocab_size}"
+        )
+    choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
+    recipe.model_config(recipe.expected_vocab_size())
 
 
 def prepare(

@@ -158,6 +158,8 @@ def _write_folder(folder: Path, model: nn.Module, step: int, state: dict, tensor
 def _read_folder(folder: Path, which: str) -> Checkpoint:
     """Read and verify one checkpoint folder; only the last one still has its optimizer."""
     state = _read_json(folder / "state.json")
+    if type(state.get("step")) is not int or not isinstance(state.get("sha256"), dict):
+        raise ValueError(f"{folder / 'state.json'} is damaged: it does not name its step and its files")
     weights = _verified(folder / "model.safetensors", state)
     tensors: dict[str, object] = {}
     if which == "last":
@@ -184,6 +186,8 @@ def _read_pointer(run: Path) -> dict[str, str] | None:
     pointer = _read_json(run / POINTER)
     if not isinstance(pointer.get("last"), str) or not isinstance(pointer.get("best"), str):
         raise ValueError(f"{run / POINTER} is damaged: it does not name the last and the best checkpoint")
+    if not isinstance(pointer.get("format", FORMAT), int):
+        raise ValueError(f"{run / POINTER} is damaged: its format is no number")
     if pointer.get("format", FORMAT) > FORMAT:
         raise ValueError(f"{run} was written by a newer version of this package: update the package")
     return pointer
@@ -192,7 +196,7 @@ def _read_pointer(run: Path) -> dict[str, str] | None:
 def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no object")

@@ -33,11 +33,14 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ValueError(
             f'device "{name}" was asked for, but this installation of torch sees no CUDA GPU; use "cpu"'
         )
-    if name == "mps":
+    if name.startswith("mps"):
         if not torch.backends.mps.is_available():
             raise ValueError('device "mps" was asked for, but torch sees no Apple GPU here; use "cpu"')
         warnings.warn("losses on mps can differ from those the book prints, which ran on a CPU", stacklevel=2)
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:  # "cpu:x"
+        raise ValueError(f'device "{name}" is not one that torch knows') from error
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

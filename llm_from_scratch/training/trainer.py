@@ -151,6 +151,11 @@ class Trainer:
         """Continue from the last checkpoint in the folder: the next step equals the one not taken."""
         checkpoint = load_checkpoint(self.folder, "last")
         state, tensors = checkpoint.state, checkpoint.tensors
+        missing = {"batches", "best_loss", "tokens", "seconds"} - state.keys()
+        if missing:
+            raise ValueError(
+                f"the last checkpoint of {self.folder} is damaged: its state.json lacks {', '.join(sorted(missing))}"
+            )
         load_weights(self.model, checkpoint.weights, origin=f"the last checkpoint of {self.folder}")
         self.optimizer.load_state_dict(tensors["optimizer"])
         self.scaler.load_state_dict(tensors["scaler"])

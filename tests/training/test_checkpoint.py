@@ -233,3 +233,29 @@ def test_weights_of_another_shape_or_name_are_refused():
         load_weights(nn.Linear(3, 2, bias=False), content)
     with pytest.raises(ValueError, match=r"it lacks bias"):
         load_weights(nn.Linear(3, 2), weights_as_bytes(nn.Linear(3, 2, bias=False)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("step"),
+        lambda state: state.update(step="3"),
+        lambda state: state.update(sha256=[]),
+    ],
+)
+def test_a_state_without_its_step_or_its_digests_is_named(tmp_path, damage):
+    save(tmp_path, 3)
+    path = tmp_path / "checkpoints/step-000003/state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    damage(state)
+    path.write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"state\.json is damaged"):
+        load_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize("content", ['{"format": "x", "last": "a", "best": "a"}', '{"a":' * 100_000])
+def test_a_pointer_of_another_kind_is_named(tmp_path, content):
+    save(tmp_path, 3)
+    (tmp_path / "checkpoints.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"checkpoints\.json is damaged"):
+        load_checkpoint(tmp_path, "last")

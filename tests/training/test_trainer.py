@@ -265,7 +265,7 @@ def test_frozen_parameters_stay(tmp_path):
         ("weight_decay", math.nan, "weight_decay must be 0 or more"),
         ("final_fraction", 1.5, "final_fraction must be between 0 and 1, got 1.5"),
         ("warmup_fraction", -0.1, "warmup_fraction must be between 0 and 1"),
-        ("seed", -1, "seed must be 0 or more"),
+        ("seed", -1, "seed must be between 0"),
         ("beta2", 1.0, "beta2 must be at least 0 and below 1"),
     ],
 )
