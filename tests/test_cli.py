@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,8 +313,6 @@ def test_a_bad_option_leaves_the_folder_free_for_the_next_run(tmp_path, options,
 
 
 def test_a_configuration_without_its_recipe_is_named(trained, tmp_path):
-    import shutil
-
     shutil.copytree(trained / "words", tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     for section in (None, 5, {"name": "laptop"}):

@@ -74,13 +74,11 @@ def train(
 
 
 def check_possible(recipe: Recipe) -> None:
-    """Raise ValueError for what cannot run on this machine, before anything is written to the run's folder."""
-    if recipe.tokenizer == "byte_pair" and (
-        recipe.vocab_size is None or recipe.vocab_size < SMALLEST_BYTE_PAIR
-    ):
+    """Raise ValueError for what cannot run here, before anything is written to the run's folder."""
+    if recipe.tokenizer == "byte_pair" and (recipe.vocab_size or 0) < SMALLEST_BYTE_PAIR:
         raise ValueError(
-            f"vocab_size must be at least {SMALLEST_BYTE_PAIR} for byte_pair (256 bytes and the end of a text), "
-            f"got {recipe.vocab_size}"
+            f"vocab_size must be at least {SMALLEST_BYTE_PAIR} for byte_pair (256 bytes and the end of a "
+            f"text), got {recipe.vocab_size}"
         )
     choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
     recipe.model_config(recipe.expected_vocab_size())

@@ -154,7 +154,8 @@ class Trainer:
         missing = {"batches", "best_loss", "tokens", "seconds"} - state.keys()
         if missing:
             raise ValueError(
-                f"the last checkpoint of {self.folder} is damaged: its state.json lacks {', '.join(sorted(missing))}"
+                f"the last checkpoint of {self.folder} is damaged: its state.json lacks "
+                f"{', '.join(sorted(missing))}"
             )
         load_weights(self.model, checkpoint.weights, origin=f"the last checkpoint of {self.folder}")
         self.optimizer.load_state_dict(tensors["optimizer"])
