@@ -1,9 +1,11 @@
 """Train recipes and keep their results in the package: ``python -m llm_from_scratch.recipes.publish``.
 
-With names, only those recipes. ``--run FOLDER`` keeps a finished run instead of training again.
+With names, only those. ``--run FOLDER`` keeps a finished run of a recipe instead of training again.
+Beside the recipes there are comparisons: each trains several models and keeps one record of them all.
 """
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -19,6 +21,10 @@ from llm_from_scratch.training.checkpoint import load_run
 from llm_from_scratch.training.weights import weights_as_bytes
 
 MAX_BYTES = 5_000_000  # of weights, so that the repository stays small
+
+# Modules of llm_from_scratch.recipes. Each has ``make(folder, *, say)``: train, write record.json and
+# what else is kept into the folder, return the record.
+COMPARISONS = ("before_attention",)
 
 
 def publish(run: Path, name: str, results: Path = RESULTS) -> dict[str, object]:
@@ -52,20 +58,25 @@ def publish(run: Path, name: str, results: Path = RESULTS) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Publish what the command line names; return the exit code."""
+    every = [*RECIPES, *COMPARISONS]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; default: all")
-    parser.add_argument("--run", type=Path, help="a finished run to keep; needs exactly one NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
+    parser.add_argument("--run", type=Path, help="a finished run of a recipe to keep; needs exactly one NAME")
     options = parser.parse_args(arguments)
-    names = options.names or list(RECIPES)
-    recipes = {name: get(name) for name in names}
-    if options.run is not None and len(names) != 1:
-        parser.error("--run needs exactly one NAME")
-    for name, recipe in recipes.items():
+    names = options.names or every
+    recipes = {name: get(name) for name in names if name not in COMPARISONS}
+    if options.run is not None and (len(names) != 1 or not recipes):
+        parser.error("--run needs exactly one NAME, that of a recipe")
+    for name in names:
+        if name in COMPARISONS:
+            importlib.import_module(f"llm_from_scratch.recipes.{name}").make(RESULTS / name, say=print)
+            print(f"{name}: {RESULTS / name / 'record.json'}")
+            continue
         with tempfile.TemporaryDirectory() as temporary:
             run = options.run
             if run is None:
                 run = Path(temporary) / name
-                if train(recipe, out=run, say=print) is None:
+                if train(recipes[name], out=run, say=print) is None:
                     return 130
             record = publish(run, name)
         model, _, _ = load_result(name)

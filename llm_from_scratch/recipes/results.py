@@ -11,8 +11,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def result_names() -> list[str]:
-    """Return the names of the results that are here."""
-    return sorted(path.parent.name for path in RESULTS.glob("*/record.json"))
+    """Return the names of the trained runs that are here.
+
+    A comparison of several models keeps a record here too, but no config.json: its own module opens it.
+    """
+    return sorted(path.parent.name for path in RESULTS.glob("*/record.json") if is_run(path.parent))
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder of results holds one run of a recipe, rather than a comparison."""
+    return (folder / "config.json").is_file()
 
 
 def load_result(name: str) -> tuple[Decoder, object, dict]:
