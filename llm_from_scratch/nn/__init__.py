@@ -12,6 +12,7 @@ from llm_from_scratch.nn.masks import causal_mask, padding_mask
 from llm_from_scratch.nn.modes import evaluation_mode
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from llm_from_scratch.nn.positions import Rotary, apply_rotary, rotary_angles, rotary_table
+from llm_from_scratch.nn.relative_bias import RelativeBias, relative_position_bucket
 
 __all__ = [
     "DecoderBlock",
@@ -19,6 +20,7 @@ __all__ = [
     "LayerNorm",
     "MultiHeadAttention",
     "RMSNorm",
+    "RelativeBias",
     "Rotary",
     "SwiGLU",
     "apply_rotary",
@@ -29,6 +31,7 @@ __all__ = [
     "fused_attention",
     "layer_norm",
     "padding_mask",
+    "relative_position_bucket",
     "rms_norm",
     "rotary_angles",
     "rotary_table",

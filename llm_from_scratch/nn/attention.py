@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from llm_from_scratch.nn.attention_checks import (
+    check_bias,
+    check_heads,
+    check_mask,
+    one_head_per_query_head,
+)
 from llm_from_scratch.nn.masks import causal_mask
+from llm_from_scratch.nn.norms import RMSNorm
 from llm_from_scratch.nn.positions import Rotary, apply_rotary
 
 
@@ -34,7 +41,7 @@ def attention_scores(
     [[[2.0, 2.0]]]
     """
     scale = 1.0 / math.sqrt(q_BHTD.shape[-1]) if scale is None else scale
-    k_BHSD = _one_head_per_query_head(k_BKSD, q_BHTD.shape[-3])
+    k_BHSD = one_head_per_query_head(k_BKSD, q_BHTD.shape[-3])
     return q_BHTD @ k_BHSD.transpose(-2, -1) * scale
 
 
@@ -44,19 +51,20 @@ def attention(
     v_BHSD: Float[Tensor, "*B K S E"],
     *,
     mask: Bool[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "*B H T E"], Float[Tensor, "*B H T S"]]:
     """Attend: the readable reference. Returns the output and the weights.
 
-    Formula: ``weights = softmax(scale * q k^T)`` over the keys, ``output = weights v``.
+    Formula: ``weights = softmax(scale * q k^T + bias)`` over the keys, ``output = weights v``.
     Masked keys get the score minus infinity, hence the weight 0. A query that may attend to
     nothing has no softmax; its weights and its output are zeros, as in torch's kernel.
 
     Shapes: keys and values may have K heads, where K divides H (grouped-query attention). The
-    mask, True where attention is allowed, broadcasts to ``[B, H, T, S]``.
+    mask, True where attention is allowed, broadcasts to ``[B, H, T, S]``, and so does the bias.
     Units: weights are probabilities; each row sums to 1, or to 0 if it is fully masked.
-    Raises: ValueError if H is no multiple of K, or if the mask does not broadcast.
-    Source: Vaswani et al. 2017, section 3.2.1.
+    Raises: ValueError if H is no multiple of K, or if mask or bias do not broadcast.
+    Source: Vaswani et al. 2017, section 3.2.1; with a bias: Raffel et al. 2020, section 2.1.
 
     >>> q, k = torch.zeros(1, 1, 2), torch.zeros(1, 2, 2)
     >>> output, weights = attention(q, k, torch.tensor([[[1.0], [3.0]]]))
@@ -64,13 +72,16 @@ def attention(
     (2.0, [[[0.5, 0.5]]])
     """
     scores_BHTS = attention_scores(q_BHTD, k_BHSD, scale=scale)
+    if bias is not None:
+        check_bias(bias, scores_BHTS.shape)
+        scores_BHTS = scores_BHTS + bias
     if mask is not None:
-        _check_mask(mask, scores_BHTS.shape)
+        check_mask(mask, scores_BHTS.shape)
         scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf)
     weights_BHTS = scores_BHTS.softmax(dim=-1)
     if mask is not None:
         weights_BHTS = weights_BHTS.masked_fill(~mask, 0.0)  # a fully masked row: zeros, not NaN
-    return weights_BHTS @ _one_head_per_query_head(v_BHSD, q_BHTD.shape[-3]), weights_BHTS
+    return weights_BHTS @ one_head_per_query_head(v_BHSD, q_BHTD.shape[-3]), weights_BHTS
 
 
 def fused_attention(
@@ -79,6 +90,7 @@ def fused_attention(
     v_BHSD: Float[Tensor, "B K S D"],
     *,
     mask: Bool[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | None = None,
@@ -86,19 +98,23 @@ def fused_attention(
     """Attend through torch's `scaled_dot_product_attention`: equal to `attention`, in less memory.
 
     ``is_causal`` adds `causal_mask` to the mask, with the last query at the last key. The kernel
-    makes the causal mask itself where it can, which saves time and a T x S mask.
+    makes the causal mask itself where it can, which saves time and a T x S mask. A ``bias`` is
+    given to it as the numbers to add to the scores, minus infinity where the mask forbids.
 
     Units: ``dropout_p`` is the probability that a weight is set to zero.
     Raises: ValueError as in `attention`.
     Source: Dao et al. 2022 for the kernel that never stores the weights.
     """
     T, S, H, K = q_BHTD.shape[-2], k_BHSD.shape[-2], q_BHTD.shape[-3], k_BHSD.shape[-3]
-    _check_heads(H, K)
-    if is_causal and (mask is not None or T != S):
+    check_heads(H, K)
+    if is_causal and (mask is not None or bias is not None or T != S):
         causal_TS = causal_mask(T, S, device=q_BHTD.device)
         mask, is_causal = causal_TS if mask is None else causal_TS & mask, False
     if mask is not None:
-        _check_mask(mask, (*q_BHTD.shape[:-1], S))
+        check_mask(mask, (*q_BHTD.shape[:-1], S))
+    if bias is not None:
+        check_bias(bias, (*q_BHTD.shape[:-1], S))
+        mask = (bias if mask is None else torch.where(mask, bias, -torch.inf)).to(q_BHTD.dtype)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BHSD, v_BHSD, mask, dropout_p, is_causal, scale=scale, enable_gqa=H != K
     )
@@ -112,11 +128,16 @@ class MultiHeadAttention(nn.Module):
     heads, K key heads, K value heads.
 
     Arguments: ``num_kv_heads`` defaults to ``num_heads``; fewer gives grouped-query attention, 1
-    multi-query attention. ``bias`` adds biases to both projections. ``dropout`` is the probability
-    that a weight is dropped in training. ``causal`` masks the future, whatever mask is passed.
+    multi-query attention. ``bias`` adds biases to both projections, ``qkv_bias`` decides for the
+    first alone (Qwen2 has biases there only). ``d_head`` is the width of a head, by default
+    ``d_model / num_heads``. ``dropout`` is the probability that a weight is dropped in training.
+    ``causal`` masks the future, whatever mask is passed; with a ``window``, each position sees
+    itself and the ``window - 1`` before it. ``scale`` multiplies the scores, by default
+    ``1 / sqrt(d_head)``. ``qk_norm_eps`` puts an RMS norm on every query and key head.
     Raises: ValueError if d_model is no multiple of num_heads, or num_heads of num_kv_heads.
-    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, section 2.2.
-    Departure: no separate d_k and d_v; both are ``d_model / num_heads``.
+    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, section 2.2; window: Child et
+    al. 2019, Jiang et al. 2023; norms of queries and keys: Henry et al. 2020.
+    Departure: no separate d_k and d_v; both are ``d_head``.
 
     >>> MultiHeadAttention(d_model=6, num_heads=3)(torch.zeros(2, 5, 6)).shape
     torch.Size([2, 5, 6])
@@ -131,32 +152,47 @@ class MultiHeadAttention(nn.Module):
         bias: bool = True,
         dropout: float = 0.0,
         causal: bool = False,
+        d_head: int | None = None,
+        qkv_bias: bool | None = None,
+        window: int | None = None,
+        scale: float | None = None,
+        qk_norm_eps: float | None = None,
     ):
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or d_model < 1 or d_model % num_heads:
+        if num_heads < 1 or d_model < 1 or (d_head is None and d_model % num_heads):
             raise ValueError(
                 f"d_model={d_model} must be a positive multiple of num_heads={num_heads}; "
                 "change one so that every head gets the same number of columns"
             )
-        _check_heads(num_heads, num_kv_heads)
+        check_heads(num_heads, num_kv_heads)
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.d_head = d_model // num_heads
-        self.dropout, self.causal = dropout, causal
-        self.qkv = nn.Linear(d_model, (num_heads + 2 * num_kv_heads) * self.d_head, bias=bias)
-        self.output = nn.Linear(d_model, d_model, bias=bias)
+        self.d_head = d_model // num_heads if d_head is None else d_head
+        self.dropout, self.causal, self.window, self.scale = dropout, causal, window, scale
+        num_columns = (num_heads + 2 * num_kv_heads) * self.d_head
+        self.qkv = nn.Linear(d_model, num_columns, bias=bias if qkv_bias is None else qkv_bias)
+        self.output = nn.Linear(num_heads * self.d_head, d_model, bias=bias)
+        self.query_norm = self.key_norm = None
+        if qk_norm_eps is not None:
+            self.query_norm = RMSNorm(self.d_head, eps=qk_norm_eps)
+            self.key_norm = RMSNorm(self.d_head, eps=qk_norm_eps)
 
     def project(
         self, x_BTC: Float[Tensor, "B T C"], rope: Rotary | None = None
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B K T D"], Float[Tensor, "B K T D"]]:
-        """Make the queries, keys and values of every head; rotate queries and keys by ``rope``."""
+        """Make the queries, keys and values of every head; rotate queries and keys by ``rope``.
+
+        A table of fewer than D/2 frequencies turns the first columns of a head and leaves the rest.
+        """
         heads_BTND = self.qkv(x_BTC).unflatten(-1, (-1, self.d_head))
         heads = heads_BTND.transpose(1, 2).split(
             [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1
         )
         q_BHTD, k_BKTD, v_BKTD = heads
+        if self.query_norm is not None:
+            q_BHTD, k_BKTD = self.query_norm(q_BHTD), self.key_norm(k_BKTD)
         if rope is not None:
-            q_BHTD, k_BKTD = apply_rotary(q_BHTD, *rope), apply_rotary(k_BKTD, *rope)
+            q_BHTD, k_BKTD = _rotate(q_BHTD, rope), _rotate(k_BKTD, rope)
         return q_BHTD, k_BKTD, v_BKTD
 
     def forward(
@@ -165,48 +201,35 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         rope: Rotary | None = None,
         return_weights: bool = False,
+        bias: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "B T C"] | tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T T"]]:
         """Attend within each sequence; with ``return_weights`` also give the weights.
 
-        Asking for weights takes the readable path, which stores them and applies no dropout to
-        them, so that what is returned are the probabilities.
+        ``bias`` is added to the scores. Asking for weights takes the readable path, which stores
+        them and applies no dropout to them, so that what is returned are the probabilities.
         """
         q_BHTD, k_BKTD, v_BKTD = self.project(x_BTC, rope)
+        T, causal = x_BTC.shape[1], self.causal
+        windowed = self.window is not None and self.window < T
+        if causal and (return_weights or windowed):
+            causal_TT = causal_mask(T, window=self.window, device=x_BTC.device)
+            mask, causal = causal_TT if mask is None else causal_TT & mask, False
+        inputs = {"mask": mask, "bias": bias, "scale": self.scale}
         if return_weights:
-            if self.causal:
-                causal_TT = causal_mask(x_BTC.shape[1], device=x_BTC.device)
-                mask = causal_TT if mask is None else causal_TT & mask
-            heads_BHTD, weights_BHTT = attention(q_BHTD, k_BKTD, v_BKTD, mask=mask)
+            heads_BHTD, weights_BHTT = attention(q_BHTD, k_BKTD, v_BKTD, **inputs)
         else:
             dropout_p = self.dropout if self.training else 0.0
             heads_BHTD = fused_attention(
-                q_BHTD, k_BKTD, v_BKTD, mask=mask, is_causal=self.causal, dropout_p=dropout_p
+                q_BHTD, k_BKTD, v_BKTD, **inputs, is_causal=causal, dropout_p=dropout_p
             )
         out_BTC = self.output(heads_BHTD.transpose(1, 2).flatten(2))
         return (out_BTC, weights_BHTT) if return_weights else out_BTC
 
 
-def _one_head_per_query_head(x_BKSD: Tensor, num_heads: int) -> Tensor:
-    """Repeat each key or value head for the query heads that share it."""
-    _check_heads(num_heads, x_BKSD.shape[-3])
-    return x_BKSD.repeat_interleave(num_heads // x_BKSD.shape[-3], dim=-3)
-
-
-def _check_heads(num_heads: int, num_kv_heads: int) -> None:
-    if num_kv_heads < 1 or num_heads % num_kv_heads:
-        raise ValueError(
-            f"num_heads={num_heads} must be a multiple of num_kv_heads={num_kv_heads}; "
-            "each key/value head serves the same number of query heads"
-        )
-
-
-def _check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
-    if mask.dtype != torch.bool:
-        raise ValueError(f"the mask must be boolean, True where attention is allowed, got {mask.dtype}")
-    sizes = tuple(mask.shape)
-    aligned = zip(sizes[::-1], tuple(shape)[::-1], strict=False)
-    if len(sizes) > len(shape) or any(m not in (1, s) for m, s in aligned):
-        raise ValueError(
-            f"a mask of shape {sizes} does not broadcast to {tuple(shape)} "
-            "(sequences, heads, queries, keys); rows are queries and columns are keys"
-        )
+def _rotate(x_BHTD: Tensor, rope: Rotary) -> Tensor:
+    """Turn as many columns as the table has pairs for: all of them, or the first ones."""
+    width = 2 * rope[0].shape[-1]
+    if width >= x_BHTD.shape[-1]:
+        return apply_rotary(x_BHTD, *rope)
+    turned, left = x_BHTD[..., :width], x_BHTD[..., width:]
+    return torch.cat((apply_rotary(turned, *rope), left), dim=-1)

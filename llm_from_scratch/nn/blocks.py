@@ -53,9 +53,15 @@ class DecoderBlock(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         rope: Rotary | None = None,
         return_weights: bool = False,
+        bias: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "B T C"] | tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T T"]]:
-        """Pass the sequences through the block; with ``return_weights`` also give the weights."""
-        attended = self.attention(self.norm_1(x_BTC), mask=mask, rope=rope, return_weights=return_weights)
+        """Pass the sequences through the block; with ``return_weights`` also give the weights.
+
+        ``mask``, ``rope`` and ``bias`` (numbers added to the scores) are those of the attention.
+        """
+        attended = self.attention(
+            self.norm_1(x_BTC), mask=mask, rope=rope, return_weights=return_weights, bias=bias
+        )
         attended_BTC, weights_BHTT = attended if return_weights else (attended, None)
         x_BTC = x_BTC + self.dropout(attended_BTC)
         x_BTC = x_BTC + self.dropout(self.feedforward(self.norm_2(x_BTC)))

@@ -12,18 +12,24 @@ from torch import Tensor
 
 
 def causal_mask(
-    T: int, S: int | None = None, *, device: torch.device | str | None = None
+    T: int,
+    S: int | None = None,
+    *,
+    window: int | None = None,
+    device: torch.device | str | None = None,
 ) -> Bool[Tensor, "T S"]:
     """Let each position attend to itself and to what came before it.
 
     Formula: query i stands at position ``i + S - T`` of the S keys, and may attend to key j if
     and only if ``j <= i + S - T``. Row = query, column = key, so a square mask is True on and
     below the diagonal. With S > T the queries are the last T of S positions, as in generation
-    with stored keys.
+    with stored keys. With a ``window``, the query sees that many keys at most, its own included:
+    ``i + S - T - window < j``.
 
-    Units: T and S in tokens. S defaults to T.
-    Raises: ValueError if T or S is negative, or if S < T, since a query would precede every key.
-    Source: Vaswani et al. 2017, section 3.2.3.
+    Units: T, S and window in tokens. S defaults to T.
+    Raises: ValueError if T or S is negative, or if S < T, since a query would precede every key;
+    if the window is less than 1, since a query would not see itself.
+    Source: Vaswani et al. 2017, section 3.2.3; the window: Child et al. 2019, Jiang et al. 2023.
     Departure: torch's ``is_causal=True`` aligns the first query with the first key when T and S
     differ; here the last query aligns with the last key.
 
@@ -31,6 +37,8 @@ def causal_mask(
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     >>> causal_mask(2, 4).int().tolist()
     [[1, 1, 1, 0], [1, 1, 1, 1]]
+    >>> causal_mask(3, window=2).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     """
     S = T if S is None else S
     if T < 0 or S < T:
@@ -38,7 +46,12 @@ def causal_mask(
             f"causal_mask needs 0 <= T <= S, got T={T} queries and S={S} keys; "
             "the queries are the last T of the S positions"
         )
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+    mask_TS = torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
+    if window is None:
+        return mask_TS
+    if window < 1:
+        raise ValueError(f"window={window} must be at least 1 token: a query sees itself")
+    return mask_TS.triu(diagonal=S - T - window + 1)
 
 
 def padding_mask(lengths_B: Int[Tensor, "B"], T: int) -> Bool[Tensor, "B 1 1 T"]:

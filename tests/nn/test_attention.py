@@ -183,3 +183,134 @@ def test_multi_head_mistakes():
         MultiHeadAttention(d_model=12, num_heads=6, num_kv_heads=0)
     with pytest.raises(ValueError, match="num_heads=0"):
         MultiHeadAttention(d_model=12, num_heads=0)
+
+
+# A bias on the scores
+
+
+def a_bias(H=6, T=5, S=7, seed=4, B=None, dtype=torch.float32):
+    shape = (H, T, S) if B is None else (B, H, T, S)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2
+
+
+@pytest.mark.parametrize("B", [None, 2])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("K", [1, 3, 6])
+def test_bias_is_added_to_the_scores(B, masked, K):
+    """The definition once more, in one line; the kernel agrees, rows without a key included."""
+    q, k, v = heads(K=K, dtype=torch.float64)
+    bias = a_bias(B=B, dtype=torch.float64)
+    mask = torch.rand(5, 7, generator=torch.Generator().manual_seed(2)) < 0.6 if masked else None
+    if masked:
+        mask[3] = False
+    scores = attention_scores(q, k) + bias
+    weights = scores.exp() if mask is None else scores.exp() * mask
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-300)
+    out, ours = attention(q, k, v, mask=mask, bias=bias)
+    torch.testing.assert_close(ours, weights)
+    torch.testing.assert_close(fused_attention(q, k, v, mask=mask, bias=bias), out)
+    assert not torch.allclose(attention(q, k, v, mask=mask)[0], out)
+
+
+@pytest.mark.parametrize(("T", "S"), [(5, 5), (5, 7), (1, 7)])
+def test_bias_with_the_causal_mask(T, S):
+    q, k, v = heads(T=T, S=S)
+    bias = a_bias(T=T, S=S)
+    expected, _ = attention(q, k, v, mask=causal_mask(T, S), bias=bias)
+    torch.testing.assert_close(fused_attention(q, k, v, bias=bias, is_causal=True), expected)
+
+
+def test_gradients_through_a_bias_are_finite_and_agree():
+    grads = []
+    mask = causal_mask(5, 7).clone()
+    mask[2] = False
+    for function in (lambda *t, **o: attention(*t, **o)[0], fused_attention):
+        inputs = [t.requires_grad_() for t in (*heads(), a_bias())]
+        function(*inputs[:3], mask=mask, bias=inputs[3]).square().sum().backward()
+        grads.append([t.grad for t in inputs])
+    assert all(g.isfinite().all() for g in grads[0] + grads[1])
+    assert (grads[0][3][:, ~mask] == 0).all()
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [attention, fused_attention])
+def test_mistakes_in_a_bias_are_named(function):
+    q, k, v = heads()
+    with pytest.raises(ValueError, match=r"a bias of shape \(6, 7, 5\) does not broadcast"):
+        function(q, k, v, bias=a_bias(T=7, S=5))
+    with pytest.raises(ValueError, match=r"must hold floating-point numbers, got torch.bool.*mask"):
+        function(q, k, v, bias=torch.ones(5, 7, dtype=torch.bool))
+
+
+# The choices of later models
+
+
+def test_window_both_paths_and_by_hand():
+    torch.manual_seed(5)
+    ours = MultiHeadAttention(d_model=36, num_heads=6, num_kv_heads=2, causal=True, window=3)
+    full = MultiHeadAttention(d_model=36, num_heads=6, num_kv_heads=2, causal=True)
+    full.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 7, 36)
+    out, weights = ours(x, return_weights=True)
+    torch.testing.assert_close(ours(x), out)
+    i, j = torch.meshgrid(torch.arange(7), torch.arange(7), indexing="ij")
+    assert torch.equal(weights[0, 0] > 0, (j <= i) & (i - j < 3))
+    torch.testing.assert_close(full(x, mask=(i - j < 3)), out)
+    torch.testing.assert_close(ours(x[:, :3]), full(x[:, :3]))
+    assert not torch.allclose(ours(x), full(x))
+
+
+def test_bias_reaches_both_paths_of_the_module():
+    torch.manual_seed(6)
+    ours = MultiHeadAttention(d_model=36, num_heads=6, causal=True)
+    x, bias = torch.randn(2, 7, 36), a_bias(T=7)
+    out, weights = ours(x, bias=bias, return_weights=True)
+    torch.testing.assert_close(ours(x, bias=bias), out)
+    assert weights.triu(1).abs().max() == 0
+    assert not torch.allclose(ours(x), out)
+
+
+def test_scale_of_the_module_reaches_both_paths():
+    torch.manual_seed(7)
+    ours, plain = (MultiHeadAttention(d_model=12, num_heads=3, scale=s) for s in (1.0, None))
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 12)
+    out, _ = ours(x, return_weights=True)
+    torch.testing.assert_close(ours(x), out)
+    assert not torch.allclose(plain(x), out, atol=1e-4)
+
+
+def test_width_of_a_head_apart_from_the_width_of_the_model():
+    ours = MultiHeadAttention(d_model=10, num_heads=3, d_head=7, bias=False, qkv_bias=True)
+    assert ours.qkv.weight.shape == (63, 10)
+    assert ours.output.weight.shape == (10, 21)
+    assert ours.qkv.bias.shape == (63,)
+    assert ours.output.bias is None
+    out, weights = ours(torch.randn(2, 5, 10), return_weights=True)
+    assert (out.shape, weights.shape) == ((2, 5, 10), (2, 3, 5, 5))
+
+
+def test_norms_of_queries_and_keys():
+    """Scaling the input leaves normalised queries and keys, hence the weights, as they were."""
+    torch.manual_seed(8)
+    ours = MultiHeadAttention(d_model=12, num_heads=3, qk_norm_eps=1e-9, bias=False)
+    q, k, _ = ours.project(torch.randn(2, 5, 12))
+    torch.testing.assert_close(q.square().mean(-1), torch.ones(2, 3, 5))
+    torch.testing.assert_close(k.square().mean(-1), torch.ones(2, 3, 5))
+    x = torch.randn(2, 5, 12)
+    weights = [ours(c * x, return_weights=True)[1] for c in (1.0, 7.0)]
+    torch.testing.assert_close(*weights)
+    assert weights[0].std() > 0.01
+
+
+def test_a_narrow_rotary_table_turns_the_first_columns():
+    torch.manual_seed(9)
+    ours = MultiHeadAttention(d_model=24, num_heads=3)
+    x, rope = torch.randn(2, 5, 24), rotary_table(5, 6)
+    plain, turned = ours.project(x), ours.project(x, rope)
+    for p, t in zip(plain[:2], turned[:2], strict=True):
+        torch.testing.assert_close(t[..., 6:], p[..., 6:])
+        assert not torch.allclose(t[..., 1:, :6], p[..., 1:, :6])
+        torch.testing.assert_close(t[..., :6].norm(dim=-1), p[..., :6].norm(dim=-1))
+    with pytest.raises(ValueError, match="5 positions of width 8 need a table"):
+        ours.project(x, rotary_table(5, 10))

@@ -37,3 +37,17 @@ def test_padding_mask_by_its_definition():
 def test_padding_mask_lengths(lengths):
     with pytest.raises(ValueError, match=r"must lie in \[0, 7\]"):
         padding_mask(torch.tensor(lengths), 7)
+
+
+@pytest.mark.parametrize(("T", "S"), [(7, 7), (3, 7), (1, 5)])
+@pytest.mark.parametrize("window", [1, 2, 5, 11])
+def test_window_by_loops(T, S, window):
+    mask = causal_mask(T, S, window=window)
+    for i in range(T):
+        place = i + S - T
+        assert [j for j in range(S) if mask[i, j]] == list(range(max(0, place - window + 1), place + 1))
+
+
+def test_a_window_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="window=0 must be at least 1"):
+        causal_mask(3, window=0)
