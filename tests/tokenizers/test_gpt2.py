@@ -1,7 +1,7 @@
 """GPT-2's tokenizer: its spelling and its ids, equal to Hugging Face's tokenizers from the same two files.
 
-`gpt2_format/` holds a small vocabulary in GPT-2's format: 700 merges learnt here from two messages and one
-chapter of the Three Kingdoms. With it the parity runs everywhere; the slow tests repeat it with GPT-2's own
+`gpt2_format/` holds a small vocabulary in GPT-2's format: 700 merges learnt here from two messages, one
+chapter of the Three Kingdoms and contractions. With it the parity runs everywhere; the slow tests repeat it with GPT-2's own
 files, which come out of a published package.
 """
 
@@ -53,7 +53,13 @@ def random_texts(count: int, seed: int) -> list[str]:
             low, high = BLOCKS[rng.integers(len(BLOCKS))]
             drawn = rng.integers(low, high, size=rng.integers(1, 7)).tolist()
             parts.append("".join(chr(i) for i in drawn if is_assigned(i)))
-            parts.append(str(rng.choice(["", "", " ", "  ", "\n", "'s", " the", "'LL", "12", "\u3000"])))
+            parts.append(
+                str(
+                    rng.choice(
+                        ["", "", " ", "  ", "\n", "'s", "'re", " we've", " the", "'LL", "12", "\u3000"]
+                    )
+                )
+            )
         texts.append("".join(parts)[:47] or "\u00e9")
     return texts
 
