@@ -19,7 +19,8 @@ def attention_maps(
 ) -> tuple[Float[Tensor, "L H T T"], Float[Tensor, "L H T T"]]:
     """Weights and scores of every head of every layer on one sequence, on the CPU in float32.
 
-    The scores are the scaled products of queries and keys before mask and softmax. Those of later
+    The scores are the scaled products of queries and keys, with the bias by distance of models that
+    have one, before mask and softmax. Those of later
     tokens are included, although the model hides them, so that a reader may see what the mask
     removes: ``softmax(scores)`` without the mask, or ``weights`` with it.
 
@@ -37,10 +38,13 @@ def attention_maps(
     with evaluation_mode(model):
         model.check_ids(ids_BT)
         x_BTC, rope = model.embed(ids_BT)
+        bias = model.score_bias(ids_BT.shape[1])
         for block in model.blocks:
             q_BHTD, k_BKTD, _ = block.attention.project(block.norm_1(x_BTC), rope)
-            scores.append(attention_scores(q_BHTD, k_BKTD)[0].float().cpu())
-            x_BTC = block(x_BTC, rope=rope)
+            scores_BHTT = attention_scores(q_BHTD, k_BKTD, scale=block.attention.scale)
+            scores_BHTT = scores_BHTT if bias is None else scores_BHTT + bias
+            scores.append(scores_BHTT[0].float().cpu())
+            x_BTC = block(x_BTC, rope=rope, bias=bias)
     scores_LHTT = torch.stack(scores)
-    hidden_TT = ~causal_mask(ids_BT.shape[1])
+    hidden_TT = ~causal_mask(ids_BT.shape[1], window=model.config.sliding_window)
     return scores_LHTT.masked_fill(hidden_TT, -torch.inf).softmax(dim=-1), scores_LHTT

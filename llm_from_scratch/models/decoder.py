@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
-from llm_from_scratch.models.decoder_parts import build_block, build_norm
+from llm_from_scratch.models.decoder_parts import build_block, build_norm, build_relative_bias
 from llm_from_scratch.models.loss import next_token_loss
+from llm_from_scratch.nn.alibi import alibi_bias
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
 from llm_from_scratch.nn.positions import Rotary, rotary_table
+from llm_from_scratch.nn.sinusoidal import sinusoidal_positions
 
 __all__ = ["Decoder", "DecoderConfig", "next_token_loss"]
 
@@ -47,10 +49,8 @@ class Decoder(nn.Module):
         self.position_embedding = None
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
-        else:
-            cos_TF, sin_TF = rotary_table(config.context_length, config.d_head, base=config.rope_base)
-            self.register_buffer("rope_cos_TF", cos_TF, persistent=False)
-            self.register_buffer("rope_sin_TF", sin_TF, persistent=False)
+        self.register_tables()
+        self.relative_bias = build_relative_bias(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)
@@ -58,6 +58,20 @@ class Decoder(nn.Module):
             None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         )
         self.initialise()
+
+    def register_tables(self) -> None:
+        """Compute what is known of each position beforehand: no weights, and not part of the state.
+
+        Called when the model is built, and again by a loader that built it without memory.
+        """
+        config = self.config
+        if config.positions == "sinusoidal":
+            waves_TC = sinusoidal_positions(torch.arange(config.context_length), config.d_model)
+            self.register_buffer("sinusoids_TC", waves_TC, persistent=False)
+        elif config.positions == "rope":
+            table = rotary_table(config.context_length, config.rotary_width, base=config.rope_base)
+            self.register_buffer("rope_cos_TF", table[0], persistent=False)
+            self.register_buffer("rope_sin_TF", table[1], persistent=False)
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -97,14 +111,29 @@ class Decoder(nn.Module):
         return sum(p.numel() for p in self.parameters()) - (0 if embeddings else looked_up)
 
     def embed(self, ids_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
-        """The vectors that enter the first block, and the rotary table of their positions."""
+        """The vectors that enter the first block, and the rotary table of their positions.
+
+        Sinusoids have entries up to 1 and are not learned, so the embeddings that they are added to
+        are scaled by sqrt(d_model) (Vaswani et al. 2017, section 3.4).
+        """
         T = ids_BT.shape[1]
         x_BTC, rope = self.token_embedding(ids_BT), None
-        if self.position_embedding is not None:
+        if self.config.positions == "learned":
             x_BTC = x_BTC + self.position_embedding.weight[:T]
-        else:
+        elif self.config.positions == "sinusoidal":
+            x_BTC = x_BTC * math.sqrt(self.config.d_model) + self.sinusoids_TC[:T]
+        elif self.config.positions == "rope":
             rope = self.rope_cos_TF[:T], self.rope_sin_TF[:T]
         return self.dropout(x_BTC), rope
+
+    def score_bias(self, T: int) -> Float[Tensor, "H T T"] | None:
+        """What every layer adds to its scores by distance: T5's learned numbers, ALiBi's penalty, or None."""
+        if self.relative_bias is not None:
+            return self.relative_bias(T)
+        if self.config.positions == "alibi":
+            weight = self.output_weight
+            return alibi_bias(self.config.num_heads, T, device=weight.device).to(weight.dtype)
+        return None
 
     def forward(
         self,
@@ -128,9 +157,10 @@ class Decoder(nn.Module):
         """
         self.check_ids(ids_BT, targets_BT, ignore_index)
         x_BTC, rope = self.embed(ids_BT)
+        inputs = {"mask": mask, "rope": rope, "bias": self.score_bias(ids_BT.shape[1])}
         attention = []
         for block in self.blocks:
-            x_BTC = block(x_BTC, mask=mask, rope=rope, return_weights=return_attention)
+            x_BTC = block(x_BTC, **inputs, return_weights=return_attention)
             if return_attention:
                 x_BTC, weights_BHTT = x_BTC
                 attention.append(weights_BHTT)

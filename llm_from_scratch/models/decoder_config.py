@@ -6,7 +6,7 @@ from typing import Any
 from llm_from_scratch.nn.feedforward import swiglu_width
 
 CHOICES = {
-    "positions": ("learned", "rope"),
+    "positions": ("learned", "rope", "sinusoidal", "relative", "alibi", "none"),
     "norm": ("layer", "rms"),
     "feedforward": ("gelu", "gelu_exact", "swiglu"),
 }
@@ -37,20 +37,30 @@ class DecoderConfig:
     num_layers: int  # blocks
     num_heads: int  # query heads a block
     num_kv_heads: int | None = None  # key/value heads a block; None: as many as num_heads
+    d_head: int | None = None  # columns of one head; None: d_model / num_heads
     d_ff: int | None = None  # hidden width; None: 4 d_model for gelu, 8/3 d_model for swiglu
-    positions: str = "learned"  # "learned" vectors are added, "rope" turns queries and keys
+    positions: str = "learned"  # vectors added: "learned", "sinusoidal"; "rope" turns queries and keys;
+    # numbers added to the scores by distance: "relative" (T5's, learned), "alibi"; "none": no positions
     norm: str = "layer"  # "layer" or "rms"
     feedforward: str = "gelu"  # "gelu" (GPT-2's tanh form), "gelu_exact" or "swiglu"
     bias: bool = True  # biases in the linear layers and in layer norms
+    qkv_bias: bool | None = None  # biases of queries, keys and values; None: as bias says (Qwen2: True)
+    qk_norm: bool = False  # an RMS norm on each query and key head (Qwen3)
+    sliding_window: int | None = None  # tokens that a position sees, itself included; None: all (Mistral)
     tie_embeddings: bool = True  # the output layer is the token embedding
     dropout: float = 0.0  # probability, in training only
     rope_base: float = 10000.0  # rotary positions: the last pair turns by about 1/base a token
+    rotary_fraction: float = 1.0  # rotary positions: the part of each head's columns that turns
+    relative_buckets: int = 32  # of distances, for "relative" positions
+    relative_max_distance: int = 128  # tokens: from here on, distances share the last bucket
     norm_eps: float = 1e-5  # added to the variance or the mean square
 
     def __post_init__(self):
         """Fill what was left to the defaults, then check."""
         if self.num_kv_heads is None:
             object.__setattr__(self, "num_kv_heads", self.num_heads)
+        if self.qkv_bias is None:
+            object.__setattr__(self, "qkv_bias", self.bias)
         for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads"):
             _check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
@@ -60,7 +70,10 @@ class DecoderConfig:
             d_ff = swiglu_width(self.d_model) if self.feedforward == "swiglu" else 4 * self.d_model
             object.__setattr__(self, "d_ff", d_ff)
         _check_size("d_ff", self.d_ff)
+        if self.sliding_window is not None:
+            _check_size("sliding_window", self.sliding_window)
         self._check_heads()
+        self._check_positions()
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1); 0.0 turns it off")
         for name in ("rope_base", "norm_eps"):
@@ -68,27 +81,52 @@ class DecoderConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
 
     def _check_heads(self) -> None:
-        if self.d_model % self.num_heads:
+        if self.d_head is None and self.d_model % self.num_heads:
             raise ValueError(
                 f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; "
                 f"for example d_model={-(-self.d_model // self.num_heads) * self.num_heads} is"
             )
+        if self.d_head is None:
+            object.__setattr__(self, "d_head", self.d_model // self.num_heads)
+        _check_size("d_head", self.d_head)
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}; "
                 f"choose num_kv_heads from {divisors}"
             )
-        if self.positions == "rope" and self.d_head % 2:
+
+    def _check_positions(self) -> None:
+        if not 0.0 < self.rotary_fraction <= 1.0:
+            raise ValueError(
+                f"rotary_fraction={self.rotary_fraction} must lie in (0, 1]; 1.0 turns all columns"
+            )
+        if self.positions == "rope" and (self.rotary_width % 2 or self.rotary_width < 2):
             raise ValueError(
                 f"d_model={self.d_model} over num_heads={self.num_heads} gives heads of the odd width "
                 f"{self.d_head}, and rope turns columns in pairs; choose an even d_model / num_heads"
+                if self.rotary_width == self.d_head
+                else f"rotary_fraction={self.rotary_fraction} of d_head={self.d_head} columns is "
+                f"{self.rotary_width}, and rope turns columns in pairs; choose one that gives an even number"
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(
+                f"d_model={self.d_model} is odd, and sinusoidal positions are pairs of sine and cosine; "
+                f"choose {self.d_model + 1}"
+            )
+        _check_size("relative_buckets", self.relative_buckets)
+        _check_size("relative_max_distance", self.relative_max_distance)
+        exact = self.relative_buckets // 2  # distances that have a bucket to themselves
+        if self.positions == "relative" and not 0 < exact < self.relative_max_distance:
+            raise ValueError(
+                f"relative_buckets={self.relative_buckets} needs relative_max_distance above {exact}, got "
+                f"{self.relative_max_distance}, and at least two buckets; half of them hold one distance each"
             )
 
     @property
-    def d_head(self) -> int:
-        """Columns of one head."""
-        return self.d_model // self.num_heads
+    def rotary_width(self) -> int:
+        """Columns of one head that rotary positions turn."""
+        return int(self.d_head * self.rotary_fraction)
 
     @classmethod
     def gpt2(cls, **fields: Any) -> "DecoderConfig":

@@ -7,6 +7,7 @@ from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.blocks import DecoderBlock
 from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
+from llm_from_scratch.nn.relative_bias import RelativeBias
 
 
 def build_norm(config: DecoderConfig) -> nn.Module:
@@ -24,6 +25,18 @@ def build_feedforward(config: DecoderConfig) -> nn.Module:
     return FeedForward(**sizes, exact=config.feedforward == "gelu_exact")
 
 
+def build_relative_bias(config: DecoderConfig) -> RelativeBias | None:
+    """The learned numbers by distance that every layer adds to its scores, if the config wants them."""
+    if config.positions != "relative":
+        return None
+    return RelativeBias(
+        num_buckets=config.relative_buckets,
+        max_distance=config.relative_max_distance,
+        num_heads=config.num_heads,
+        bidirectional=False,
+    )
+
+
 def build_block(config: DecoderConfig) -> DecoderBlock:
     """One block: causal attention and a feed-forward layer, each behind its norm."""
     return DecoderBlock(
@@ -35,6 +48,10 @@ def build_block(config: DecoderConfig) -> DecoderBlock:
             bias=config.bias,
             dropout=config.dropout,
             causal=True,
+            d_head=config.d_head,
+            qkv_bias=config.qkv_bias,
+            window=config.sliding_window,
+            qk_norm_eps=config.norm_eps if config.qk_norm else None,
         ),
         norm_2=build_norm(config),
         feedforward=build_feedforward(config),

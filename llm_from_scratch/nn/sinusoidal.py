@@ -42,20 +42,20 @@ def sinusoidal_positions(
 
 
 def shift_matrix(offset: float, d_model: int, *, base: float = 10000.0) -> Float[Tensor, "C C"]:
-    """The matrix M with ``sinusoidal_positions(t + offset) = M sinusoidal_positions(t)`` for every t.
+    """The matrix M with ``sinusoidal_positions(t + offset) = sinusoidal_positions(t) @ M`` for every t.
 
-    Formula: pair f is turned by ``a = offset * base ** (-2 f / C)``: the block
-    ``[[cos a, sin a], [-sin a, cos a]]`` stands on the diagonal, zeros elsewhere. These are the
-    addition theorems of sine and cosine, one row each.
+    Formula: with ``a = offset * base ** (-2 f / C)``, the block ``[[cos a, -sin a], [sin a, cos a]]``
+    stands on the diagonal at pair f, zeros elsewhere. Its columns are the addition theorems:
+    ``sin(x + a) = sin x cos a + cos x sin a`` and ``cos(x + a) = cos x cos a - sin x sin a``.
 
-    Units: ``offset`` in tokens; negative ones shift back, and M is then the transpose.
+    Units: ``offset`` in tokens; a negative one shifts back, and its matrix is the transpose.
     Raises: ValueError as `sinusoidal_positions`.
     Source: Vaswani et al. 2017, section 3.5, which states that such a map exists.
 
-    >>> shift_matrix(1, 2).round(decimals=4).tolist()
-    [[0.5403..., 0.8414...], [-0.8414..., 0.5403...]]
+    >>> shift_matrix(1, 2)
+    tensor([[ 0.5403, -0.8415],
+            [ 0.8415,  0.5403]])
     """
-    waves_FD = sinusoidal_positions(torch.tensor([offset]), d_model, base=base).view(-1, 2)
-    sines_F, cosines_F = waves_FD.unbind(-1)
-    blocks = [torch.stack((c, s, -s, c)).view(2, 2) for s, c in zip(sines_F, cosines_F, strict=True)]
+    waves_F2 = sinusoidal_positions(torch.tensor([offset]), d_model, base=base).view(-1, 2)
+    blocks = [torch.stack((c, -s, s, c)).view(2, 2) for s, c in waves_F2]
     return torch.block_diag(*blocks)

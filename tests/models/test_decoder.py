@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 
 from llm_from_scratch.models.attention_maps import attention_maps
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig, next_token_loss
+from llm_from_scratch.nn.alibi import alibi_slopes
 from llm_from_scratch.nn.masks import padding_mask
 
 SIZES = {"vocab_size": 31, "context_length": 13, "d_model": 30, "num_layers": 3, "num_heads": 5}
@@ -19,6 +20,9 @@ FAMILIES = {
     "llama": DecoderConfig.llama(**SIZES),
     "llama-grouped": DecoderConfig.llama(**{**SIZES, "d_model": 36, "num_heads": 6, "num_kv_heads": 3}),
     "mixed": DecoderConfig(**SIZES, positions="rope", feedforward="swiglu", bias=True),
+    "sinusoidal": DecoderConfig(**SIZES, positions="sinusoidal"),
+    "alibi": DecoderConfig.llama(**SIZES, positions="alibi"),
+    "relative": DecoderConfig(**SIZES, positions="relative", relative_buckets=7, relative_max_distance=11),
 }
 
 
@@ -101,7 +105,11 @@ def test_padding_on_the_left_and_on_the_right_is_not_seen(model):
     assert logits.isfinite().all()
     assert all(p.grad.isfinite().all() for p in model.parameters())
     model.zero_grad()
-    if model.config.positions == "rope":  # only distances count, so the rest reads as if it began here
+    if model.config.positions in (
+        "rope",
+        "alibi",
+        "relative",
+    ):  # only distances count, so the rest reads as if it began here
         torch.testing.assert_close(logits[1, 4:], model(ids[1:2, 4:])[0], rtol=1e-4, atol=1e-4)
 
 
@@ -110,6 +118,49 @@ def test_the_order_of_earlier_tokens_matters(model):
     ids = torch.tensor([[3, 4, 5, 6, 7]])
     swapped = torch.tensor([[4, 3, 5, 6, 7]])
     assert (model(ids) - model(swapped))[0, -1].abs().max() > 1e-3
+
+
+def test_without_positions_one_layer_sees_a_set_and_two_layers_see_more():
+    """The causal mask tells an earlier token how many stand before it; one layer cannot pass that on."""
+    ids, swapped = torch.tensor([[3, 4, 5, 6, 7]]), torch.tensor([[6, 3, 5, 4, 7]])
+    single, double = (build(FAMILIES["gpt2"], positions="none", num_layers=n) for n in (1, 2))
+    torch.testing.assert_close(single(ids)[0, -1], single(swapped)[0, -1], rtol=1e-5, atol=1e-5)
+    assert (double(ids) - double(swapped))[0, -1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("positions", ["rope", "sinusoidal", "relative", "alibi", "none"])
+def test_a_longer_model_takes_the_same_weights(positions):
+    """Only learned positions hold weights of the context's length; all others read on."""
+    short = build(FAMILIES["gpt2"], positions=positions)
+    longer = Decoder(DecoderConfig.from_dict({**short.config.to_dict(), "context_length": 29})).eval()
+    longer.load_state_dict(short.state_dict())
+    ids = ids_like(2, 29)
+    torch.testing.assert_close(longer(ids)[:, :13], short(ids[:, :13]), rtol=1e-5, atol=1e-5)
+    assert longer(ids).isfinite().all()
+    learned = build(FAMILIES["gpt2"])
+    with pytest.raises(RuntimeError, match="position_embedding"):
+        Decoder(DecoderConfig.from_dict({**learned.config.to_dict(), "context_length": 29})).load_state_dict(
+            learned.state_dict()
+        )
+
+
+def test_positions_by_hand():
+    """The numbers that each scheme adds, put in by hand into a model without positions."""
+    ids = ids_like(1, 7)
+    bare = build(FAMILIES["gpt2"], positions="none")
+    alibi = Decoder(DecoderConfig.from_dict({**bare.config.to_dict(), "positions": "alibi"})).eval()
+    alibi.load_state_dict(bare.state_dict())
+    slopes, distance = alibi_slopes(5), torch.arange(7)[:, None] - torch.arange(7)
+    x = bare.token_embedding(ids)
+    for block in bare.blocks:
+        x = block(x, bias=-slopes[:, None, None] * distance)
+    expected = F.linear(bare.norm(x), bare.output_weight)
+    torch.testing.assert_close(alibi(ids), expected, rtol=1e-5, atol=1e-5)
+    waves = build(FAMILIES["sinusoidal"])
+    x, rope = waves.embed(ids)
+    assert rope is None
+    scaled = waves.token_embedding.weight[ids[0, 0]] * 30**0.5
+    torch.testing.assert_close(x[0, 0, :4], scaled[:4] + torch.tensor([0.0, 1.0, 0.0, 1.0]))
 
 
 def test_one_batch_is_learned_by_heart():
@@ -365,7 +416,14 @@ def test_number_of_parameters_of_gpt2_small():
         ({"d_ff": 0}, "d_ff=0"),
         ({"d_model": True}, "d_model=True"),
         ({"norm": "batch"}, r"norm='batch' is unknown; choose one of \('layer', 'rms'\)"),
-        ({"positions": "none"}, "positions='none'"),
+        ({"positions": "circular"}, "positions='circular' is unknown"),
+        ({"positions": "sinusoidal", "d_model": 35}, "d_model=35 is odd.*choose 36"),
+        ({"relative_buckets": 0}, "relative_buckets=0"),
+        ({"relative_max_distance": -3}, "relative_max_distance=-3"),
+        (
+            {"positions": "relative", "relative_buckets": 40, "relative_max_distance": 20},
+            "relative_buckets=40 needs relative_max_distance above 20",
+        ),
         ({"feedforward": "relu"}, "feedforward='relu'"),
         ({"dropout": 1.0}, r"dropout=1.0 must lie in \[0, 1\)"),
         ({"dropout": math.nan}, "dropout=nan"),
