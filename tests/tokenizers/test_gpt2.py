@@ -1,8 +1,8 @@
 """GPT-2's tokenizer: its spelling and its ids, equal to Hugging Face's tokenizers from the same two files.
 
 `gpt2_format/` holds a small vocabulary in GPT-2's format: 700 merges learnt here from two messages, one
-chapter of the Three Kingdoms and contractions. With it the parity runs everywhere; the slow tests repeat it with GPT-2's own
-files, which come out of a published package.
+chapter of the Three Kingdoms and contractions. With it the parity runs everywhere; the slow tests repeat
+it with GPT-2's own files, which come out of a published package.
 """
 
 import json
