@@ -56,7 +56,7 @@ def random_texts(count: int, seed: int) -> list[str]:
             parts.append(
                 str(
                     rng.choice(
-                        ["", "", " ", "  ", "\n", "'s", "'re", " we've", " the", "'LL", "12", "\u3000"]
+                        ["", "", " ", "  ", "\n", "'s", "'re", " we've", " the", "'LLAMA", "12", "\u3000"]
                     )
                 )
             )
