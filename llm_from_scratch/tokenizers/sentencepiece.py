@@ -100,6 +100,11 @@ class SentencePieceTokenizer:
         """The number of tokens: learnt ones, 256 bytes, the unknown token and special tokens."""
         return self._size
 
+    @property
+    def model(self) -> bytes:
+        """The model as the library stores it: what ``SentencePieceProcessor(model_proto=...)`` opens."""
+        return self._model
+
     def encode(self, text: str, *, allowed_special: str | Collection[str] = ()) -> list[int]:
         """Return the ids of ``text``. Special tokens as in ``BytePairTokenizer.encode``.
 

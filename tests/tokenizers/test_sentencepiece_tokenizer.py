@@ -42,7 +42,8 @@ def test_round_trip(tokenizer, text):
 def test_ids_are_the_library_s(tokenizer, documents, tmp_path):
     tokenizer.save(tmp_path / "tokenizer.json")
     stored = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
-    library = sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(stored["model"]))
+    assert tokenizer.model == base64.b64decode(stored["model"])
+    library = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
     line = documents[0].split("\n")[0]
     assert tokenizer.encode(line) == library.encode(line)
     assert tokenizer.vocab_size == library.get_piece_size() == 503
