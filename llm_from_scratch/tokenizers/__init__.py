@@ -6,13 +6,24 @@ import os
 
 from llm_from_scratch.tokenizers.byte_pair import BytePairTokenizer
 from llm_from_scratch.tokenizers.character import CharacterTokenizer
+from llm_from_scratch.tokenizers.published_byte_pair import PublishedBytePairTokenizer
 from llm_from_scratch.tokenizers.sentencepiece import SentencePieceTokenizer
 from llm_from_scratch.tokenizers.storage import read_fields
 
-__all__ = ["BytePairTokenizer", "CharacterTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "BytePairTokenizer",
+    "CharacterTokenizer",
+    "PublishedBytePairTokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "load_tokenizer",
+]
 
-Tokenizer = CharacterTokenizer | BytePairTokenizer | SentencePieceTokenizer
-_KINDS = {cls.kind: cls for cls in (CharacterTokenizer, BytePairTokenizer, SentencePieceTokenizer)}
+Tokenizer = CharacterTokenizer | BytePairTokenizer | PublishedBytePairTokenizer | SentencePieceTokenizer
+_KINDS = {
+    cls.kind: cls
+    for cls in (CharacterTokenizer, BytePairTokenizer, PublishedBytePairTokenizer, SentencePieceTokenizer)
+}
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

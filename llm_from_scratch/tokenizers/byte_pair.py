@@ -16,17 +16,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import chain, pairwise
 
-import regex
-
 from llm_from_scratch.tokenizers.byte_pair_training import learn_merges
 from llm_from_scratch.tokenizers.pairs import Pair
+from llm_from_scratch.tokenizers.pieces import PATTERNS
 from llm_from_scratch.tokenizers.special_tokens import allowed_tokens, check_special_tokens, split_at
 from llm_from_scratch.tokenizers.storage import Fields, read_fields, write_fields
 from llm_from_scratch.tokenizers.text import check_ids, check_text, shown
 
-# How GPT-2 cuts a text (Radford et al. 2019, section 2.2): English contractions; letters, digits or other
-# signs, each run with at most one space before it; white space, whose last space goes to the next word.
-PIECE = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+PIECE = PATTERNS["gpt2"]  # how a text is cut (Radford et al. 2019, section 2.2)
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 ALPHABET: tuple[bytes, ...] = tuple(
@@ -49,6 +46,7 @@ class BytePairTokenizer:
     """
 
     kind = "byte_pair"
+    _piece = PIECE  # a published vocabulary may cut the text in another way
 
     def __init__(self, merges: Iterable[Pair], special_tokens: Iterable[str] = ()):
         """Take the merges in order. Raises: ValueError if one joins tokens that do not exist yet."""
@@ -129,7 +127,7 @@ class BytePairTokenizer:
             if i % 2:
                 ids.append(self.special_ids[part])
             else:
-                pieces = PIECE.findall(part)
+                pieces = self._piece.findall(part)
                 ids += chain.from_iterable(map(self._ids_of_piece.__getitem__, pieces))
         return ids
 
@@ -189,12 +187,16 @@ class BytePairTokenizer:
     def __repr__(self) -> str:
         return f"BytePairTokenizer({self.vocab_size} tokens, special: {list(self.special_tokens)})"
 
+    def _byte_ids(self, piece: str) -> list[int]:
+        """Return the tokens that a piece is before any merge: its bytes."""
+        return [_BYTE_ID[byte] for byte in piece.encode("utf-8")]
+
     def _merge_piece(self, piece: str) -> list[int]:
         """Apply the merges to one piece: the earliest learnt first, from left to right.
 
         A heap holds the possible merges, so that a piece of n bytes costs about n log n, not n squared.
         """
-        ids = [_BYTE_ID[byte] for byte in piece.encode("utf-8")]
+        ids = self._byte_ids(piece)
         before = list(range(-1, len(ids) - 1))
         after = list(range(1, len(ids) + 1))
         merge_of = self._merge_of

@@ -18,6 +18,7 @@ _SPELT = {
     (token.decode("latin-1") if i < _PRINTABLE_BYTES else chr(0x100 + i - _PRINTABLE_BYTES)): token
     for i, token in enumerate(ALPHABET)
 }
+_SPELLING = {token[0]: character for character, token in _SPELT.items()}
 
 
 def spelt(token: bytes) -> str:
@@ -26,8 +27,21 @@ def spelt(token: bytes) -> str:
     >>> spelt(b" the")
     'Ġthe'
     """
-    spelling = {byte: character for character, byte in _SPELT.items()}
-    return "".join(spelling[token[i : i + 1]] for i in range(len(token)))
+    return token.decode("latin-1").translate(_SPELLING)
+
+
+def unspelt(spelling: str) -> bytes:
+    """Return the bytes of a token in GPT-2's printable spelling. Raises: ValueError for another spelling.
+
+    >>> unspelt("Ġthe")
+    b' the'
+    """
+    try:
+        return b"".join([_SPELT[character] for character in spelling])
+    except KeyError as error:
+        raise ValueError(
+            f"token {spelling!r:.60} is not in GPT-2's spelling of bytes: it has no byte for {error}"
+        ) from None
 
 
 def read_gpt2_merges(path: str | os.PathLike[str]) -> BytePairTokenizer:
@@ -43,7 +57,7 @@ def read_gpt2_merges(path: str | os.PathLike[str]) -> BytePairTokenizer:
         if not line.strip() or (number == 1 and line.startswith("#version")):
             continue
         try:
-            left, right = (b"".join(_SPELT[character] for character in token) for token in line.split(" "))
+            left, right = (unspelt(token) for token in line.split(" "))
             merges.append((ids[left], ids[right]))
         except (KeyError, ValueError):
             raise ValueError(

@@ -42,7 +42,10 @@ def test_a_good_file_loads(saved, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "wordpiece"}, "'kind' is 'wordpiece'; there are 'character', 'byte_pair', 'sentencepiece'"),
+        (
+            {"kind": "unigram"},
+            "'kind' is 'unigram'; there are 'character', 'byte_pair', 'published_byte_pair', ",
+        ),
         ({"kind": 3}, "'kind' is 3, expected text"),
         ({"kind": None}, "'kind' is None, expected text"),
         ({"format": 2}, "'format' is 2, and this version of the package reads 1"),
