@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
 from llm_from_scratch.models.decoder_parts import build_block, build_norm, build_relative_bias
+from llm_from_scratch.models.ids import check_ids, check_targets
 from llm_from_scratch.models.loss import next_token_loss
 from llm_from_scratch.nn.alibi import alibi_bias
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
@@ -182,37 +183,7 @@ class Decoder(nn.Module):
 
     def check_ids(self, ids_BT: Tensor, targets_BT: Tensor | None = None, ignore_index: int = -100) -> None:
         """Raise ValueError for ids or targets that the model cannot read."""
-        limit, V = self.config.context_length, self.config.vocab_size
-        if ids_BT.dim() != 2 or ids_BT.shape[1] == 0:
-            raise ValueError(
-                f"ids must have the shape [sequences, tokens] with at least one token, got "
-                f"{tuple(ids_BT.shape)}; ids[None] makes one sequence a batch"
-            )
-        if ids_BT.is_floating_point() or ids_BT.dtype == torch.bool:
-            raise ValueError(f"ids must be whole numbers, got {ids_BT.dtype}; ids.long() converts them")
-        if ids_BT.shape[1] > limit:
-            raise ValueError(
-                f"{ids_BT.shape[1]} tokens are longer than context_length={limit}; keep the last "
-                f"{limit}, or build the model with a larger context_length"
-            )
-        if targets_BT is not None and targets_BT.shape != ids_BT.shape:
-            raise ValueError(
-                f"targets {tuple(targets_BT.shape)} must have the shape of ids {tuple(ids_BT.shape)}: "
-                "the token that follows each one"
-            )
-        # On other devices reading a value back would wait for all work under way.
-        if ids_BT.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_range("ids", ids_BT, V)
-            if targets_BT is not None:
-                _check_range("targets", targets_BT, V, ignore_index)
-
-
-def _check_range(name: str, ids: Tensor, vocab_size: int, ignore_index: int | None = None) -> None:
-    wrong = (ids < 0) | (ids >= vocab_size)
-    if ignore_index is not None:
-        wrong &= ids != ignore_index
-    if wrong.any():
-        raise ValueError(
-            f"{name} hold {ids[wrong][0].item()}, outside the vocabulary of {vocab_size} entries "
-            f"(0 to {vocab_size - 1}); encode the text with the model's own tokenizer"
-        )
+        V = self.config.vocab_size
+        check_ids(ids_BT, vocab_size=V, limit=self.config.context_length)
+        if targets_BT is not None:
+            check_targets(targets_BT, ids_BT, vocab_size=V, ignore_index=ignore_index)

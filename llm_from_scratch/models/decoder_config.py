@@ -1,8 +1,16 @@
 """The choices that make a decoder: its sizes, and which variant of each part it uses."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from llm_from_scratch.models.config_fields import (
+    check_choice,
+    check_dropout,
+    check_heads_share,
+    check_positive,
+    check_size,
+    config_from_dict,
+)
 from llm_from_scratch.nn.feedforward import swiglu_width
 
 CHOICES = {
@@ -62,33 +70,26 @@ class DecoderConfig:
         if self.qkv_bias is None:
             object.__setattr__(self, "qkv_bias", self.bias)
         for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "num_kv_heads"):
-            _check_size(name, getattr(self, name))
+            check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {allowed}")
+            check_choice(name, getattr(self, name), allowed)
         if self.d_ff is None:
             d_ff = swiglu_width(self.d_model) if self.feedforward == "swiglu" else 4 * self.d_model
             object.__setattr__(self, "d_ff", d_ff)
-        _check_size("d_ff", self.d_ff)
+        check_size("d_ff", self.d_ff)
         if self.sliding_window is not None:
-            _check_size("sliding_window", self.sliding_window)
+            check_size("sliding_window", self.sliding_window)
         self._check_heads()
         self._check_positions()
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1); 0.0 turns it off")
+        check_dropout(self.dropout)
         for name in ("rope_base", "norm_eps"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must be a positive number")
+            check_positive(name, getattr(self, name))
 
     def _check_heads(self) -> None:
-        if self.d_head is None and self.d_model % self.num_heads:
-            raise ValueError(
-                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; "
-                f"for example d_model={-(-self.d_model // self.num_heads) * self.num_heads} is"
-            )
         if self.d_head is None:
+            check_heads_share(self.d_model, self.num_heads)
             object.__setattr__(self, "d_head", self.d_model // self.num_heads)
-        _check_size("d_head", self.d_head)
+        check_size("d_head", self.d_head)
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             raise ValueError(
@@ -114,8 +115,8 @@ class DecoderConfig:
                 f"d_model={self.d_model} is odd, and sinusoidal positions are pairs of sine and cosine; "
                 f"choose {self.d_model + 1}"
             )
-        _check_size("relative_buckets", self.relative_buckets)
-        _check_size("relative_max_distance", self.relative_max_distance)
+        check_size("relative_buckets", self.relative_buckets)
+        check_size("relative_max_distance", self.relative_max_distance)
         exact = self.relative_buckets // 2  # distances that have a bucket to themselves
         if self.positions == "relative" and not 0 < exact < self.relative_max_distance:
             raise ValueError(
@@ -147,15 +148,4 @@ class DecoderConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DecoderConfig":
         """The config that `to_dict` described. Raises ValueError for unknown or missing fields."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"unknown fields {unknown} for a decoder; the fields are {known}")
-        required = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads")
-        if missing := [name for name in required if name not in values]:
-            raise ValueError(f"a decoder's config lacks {missing}; it has {sorted(values)}")
-        return cls(**values)
-
-
-def _check_size(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a positive whole number")
+        return config_from_dict(cls, values, "a decoder")

@@ -6,8 +6,9 @@ test holds the two equal: `attention` and `fused_attention`, `layer_norm` and `L
 """
 
 from llm_from_scratch.nn.attention import MultiHeadAttention, attention, attention_scores, fused_attention
-from llm_from_scratch.nn.blocks import DecoderBlock
-from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.nn.blocks import CrossBlock, DecoderBlock, TransformerBlock
+from llm_from_scratch.nn.cross_attention import CrossAttention
+from llm_from_scratch.nn.feedforward import GEGLU, FeedForward, SwiGLU
 from llm_from_scratch.nn.masks import causal_mask, padding_mask
 from llm_from_scratch.nn.modes import evaluation_mode
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
@@ -15,6 +16,9 @@ from llm_from_scratch.nn.positions import Rotary, apply_rotary, rotary_angles, r
 from llm_from_scratch.nn.relative_bias import RelativeBias, relative_position_bucket
 
 __all__ = [
+    "GEGLU",
+    "CrossAttention",
+    "CrossBlock",
     "DecoderBlock",
     "FeedForward",
     "LayerNorm",
@@ -23,6 +27,7 @@ __all__ = [
     "RelativeBias",
     "Rotary",
     "SwiGLU",
+    "TransformerBlock",
     "apply_rotary",
     "attention",
     "attention_scores",

@@ -9,30 +9,35 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """Widen, bend, narrow: the layer of GPT-2.
+    """Widen, bend, narrow: the layer of GPT-2, of BERT and of the first Transformer.
 
     Formula: ``down(gelu(up(x)))`` with ``gelu(z) = z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))``.
 
     Arguments: ``d_ff`` is the hidden width F, 4 C by custom. ``exact`` takes the GELU itself,
     ``z times the probability that a standard normal number lies below z``, in place of the tanh
-    formula that approximates it; the two differ by less than 0.0005.
-    Source: Vaswani et al. 2017, section 3.3; Hendrycks and Gimpel 2016, section 2, for the GELU and
-    for the approximation, which GPT-2's weights were trained with.
+    formula that approximates it; the two differ by less than 0.0005. ``relu`` takes ``max(0, z)``
+    instead of either.
+    Source: Vaswani et al. 2017, section 3.3, with ReLU; Hendrycks and Gimpel 2016, section 2, for the
+    GELU and for the approximation, which GPT-2's weights were trained with.
 
     >>> import torch
     >>> FeedForward(d_model=3, d_ff=12)(torch.zeros(2, 3)).shape
     torch.Size([2, 3])
     """
 
-    def __init__(self, *, d_model: int, d_ff: int, bias: bool = True, exact: bool = False):
+    def __init__(
+        self, *, d_model: int, d_ff: int, bias: bool = True, exact: bool = False, relu: bool = False
+    ):
         super().__init__()
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.approximate = "none" if exact else "tanh"
+        self.relu = relu
 
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         """Apply the layer to the last axis."""
-        return self.down(F.gelu(self.up(x_C), approximate=self.approximate))
+        hidden_F = self.up(x_C)
+        return self.down(F.relu(hidden_F) if self.relu else F.gelu(hidden_F, approximate=self.approximate))
 
 
 class SwiGLU(nn.Module):
@@ -58,6 +63,22 @@ class SwiGLU(nn.Module):
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         """Apply the layer to the last axis."""
         return self.down(F.silu(self.gate(x_C)) * self.up(x_C))
+
+
+class GEGLU(SwiGLU):
+    """`SwiGLU` with the GELU at the gate, in its tanh form: the layer of T5 from version 1.1 on.
+
+    Formula: ``down(gelu(gate(x)) * up(x))``.
+    Source: Shazeer 2020, equation 6.
+
+    >>> import torch
+    >>> GEGLU(d_model=3, d_ff=8)(torch.zeros(2, 3)).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+
+    def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
+        """Apply the layer to the last axis."""
+        return self.down(F.gelu(self.gate(x_C), approximate="tanh") * self.up(x_C))
 
 
 def swiglu_width(d_model: int, *, multiple_of: int = 8) -> int:
