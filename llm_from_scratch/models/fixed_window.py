@@ -49,6 +49,9 @@ class FixedWindow(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size + 1, config.d_model)  # the last row is the padding
+        # torch draws embeddings with standard deviation 1. A short training moves them by less than that,
+        # and noise would be what is left; a row of length 1 is small enough to be learned over.
+        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         self.hidden = nn.Linear(config.window * config.d_model, config.d_hidden)
         self.output = nn.Linear(config.d_hidden, config.vocab_size)
 
