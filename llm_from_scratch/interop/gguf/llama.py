@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from llm_from_scratch.interop.empty import build_empty
 from llm_from_scratch.interop.gguf.fields import Metadata
 from llm_from_scratch.interop.gguf.reader import GGUFFile
 from llm_from_scratch.models.decoder import Decoder
@@ -150,16 +151,14 @@ def check_tensors(file: GGUFFile, config: DecoderConfig) -> None:
 def read_model(
     file: GGUFFile, *, dtype: torch.dtype = torch.float32, context_length: int | None = None
 ) -> Decoder:
-    """Build the decoder without memory, then fill it tensor by tensor.
+    """Build the decoder empty, then fill it tensor by tensor.
 
     Raises: ValueError as `read_config` and `check_tensors` do, and for a number that is not finite.
     """
     config = read_config(file, context_length)
     check_tensors(file, config)
-    with torch.device("meta"):  # shapes only: nothing is allocated, and no random number is drawn
-        model = Decoder(config)
-    model = model.to(dtype).to_empty(device="cpu").eval()
-    model.register_tables()
+    model = build_empty(lambda: Decoder(config)).to(dtype).eval()
+    model.register_tables()  # in float32, whatever the weights are
     _fill(file, "token_embd", model.token_embedding.weight)
     _fill(file, "output_norm", model.norm.weight)
     if model.head is not None:
