@@ -5,12 +5,14 @@ from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
 from llm_from_scratch.widgets.graph import GraphStepper
 from llm_from_scratch.widgets.sampling import SamplingPlayground
 from llm_from_scratch.widgets.source import show_source
+from llm_from_scratch.widgets.tokenizer import TokenizerExplorer
 
 __all__ = [
     "COLORS",
     "AttentionExplorer",
     "GraphStepper",
     "SamplingPlayground",
+    "TokenizerExplorer",
     "figure_style",
     "show_figure",
     "show_source",
