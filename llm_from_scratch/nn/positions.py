@@ -64,7 +64,8 @@ def apply_rotary(
     Raises: ValueError if the table is not of shape [T, D/2].
     Source: Su et al. 2021, equation 34.
     Departure: the paper pairs columns 2f and 2f + 1. Pairing the two halves, as Llama's released
-    weights do in `transformers`, is the same up to a fixed order of the columns of the head.
+    weights do in `transformers`, is the same up to a fixed order of the columns of the head;
+    `interleaved_to_half` and `half_to_interleaved` convert.
 
     >>> apply_rotary(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6]]), torch.tensor([[0.8]])).tolist()
     [[0.6..., 0.8...]]
@@ -78,3 +79,39 @@ def apply_rotary(
     a, b = x_BHTD.chunk(2, dim=-1)
     turned = torch.cat((a * cos_TF - b * sin_TF, a * sin_TF + b * cos_TF), dim=-1)
     return turned.to(x_BHTD.dtype)  # the table may be more precise than a bfloat16 query
+
+
+def interleaved_to_half(x: Tensor, dim: int = -1) -> Tensor:
+    """Reorder a head whose pairs are (2f, 2f + 1) for `apply_rotary`, whose pairs are (f, f + D/2).
+
+    Formula: ``y = [x_0, x_2, .., x_{D-2}, x_1, x_3, .., x_{D-1}]`` along ``dim``. For queries and keys,
+    and for the rows of the weights that make them: a weight of shape [H D, C] is viewed as [H, D, C]
+    and reordered along dim 1. Queries and keys must be reordered alike; values never are.
+
+    Raises: ValueError if the width is odd.
+    Source: the interleaved layout is that of Su et al. 2021, equation 34, and of Llama's original
+    checkpoints; the half-split one is that of `transformers`.
+
+    >>> interleaved_to_half(torch.tensor([0, 1, 2, 3, 4, 5])).tolist()
+    [0, 2, 4, 1, 3, 5]
+    """
+    x = _pairs_last(x, dim).unflatten(-1, (-1, 2))
+    return x.transpose(-1, -2).flatten(-2).movedim(-1, dim)
+
+
+def half_to_interleaved(x: Tensor, dim: int = -1) -> Tensor:
+    """Undo `interleaved_to_half`: pairs (f, f + D/2) become neighbours (2f, 2f + 1).
+
+    Raises: ValueError if the width is odd.
+
+    >>> half_to_interleaved(torch.tensor([0, 2, 4, 1, 3, 5])).tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
+    x = _pairs_last(x, dim).unflatten(-1, (2, -1))
+    return x.transpose(-1, -2).flatten(-2).movedim(-1, dim)
+
+
+def _pairs_last(x: Tensor, dim: int) -> Tensor:
+    if x.shape[dim] % 2:
+        raise ValueError(f"columns turn in pairs, so dim {dim} must have an even size, got {tuple(x.shape)}")
+    return x.movedim(dim, -1)

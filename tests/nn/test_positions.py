@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llm_from_scratch.nn.positions import apply_rotary, rotary_angles, rotary_table
+from llm_from_scratch.nn.positions import (
+    apply_rotary,
+    half_to_interleaved,
+    interleaved_to_half,
+    rotary_angles,
+    rotary_table,
+)
 
 
 def test_angles_by_hand():
@@ -77,3 +83,52 @@ def test_mistakes_are_named():
         apply_rotary(torch.zeros(5, 6), *rotary_table(4, 6))
     with pytest.raises(ValueError, match="even width"):
         apply_rotary(torch.zeros(4, 7), *rotary_table(4, 6))
+
+
+def interleaved_rotary(x, angles):
+    """The paper's equation 34, entry by entry: columns 2f and 2f + 1 are a pair."""
+    turned = torch.empty_like(x)
+    for f in range(x.shape[-1] // 2):
+        a, b, angle = x[..., 2 * f], x[..., 2 * f + 1], angles[:, f]
+        turned[..., 2 * f] = a * angle.cos() - b * angle.sin()
+        turned[..., 2 * f + 1] = a * angle.sin() + b * angle.cos()
+    return turned
+
+
+def test_the_two_layouts_are_one_rotation():
+    x = torch.randn(2, 5, 7, 6, dtype=torch.float64)
+    angles = rotary_angles(torch.arange(7), 6).double()
+    ours = apply_rotary(interleaved_to_half(x), angles.cos(), angles.sin())
+    torch.testing.assert_close(half_to_interleaved(ours), interleaved_rotary(x, angles))
+    q, k = torch.randn(2, 7, 6, dtype=torch.float64)
+    halves = [apply_rotary(interleaved_to_half(t), angles.cos(), angles.sin()) for t in (q, k)]
+    scores = halves[0] @ halves[1].mT
+    torch.testing.assert_close(scores, interleaved_rotary(q, angles) @ interleaved_rotary(k, angles).mT)
+    # Without the conversion the scores are others, although every shape fits.
+    wrong = [apply_rotary(t, angles.cos(), angles.sin()) for t in (q, k)]
+    assert (wrong[0] @ wrong[1].mT - scores).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -2, -3])
+def test_converting_there_and_back(dim):
+    x = torch.randn(6, 10, 14)
+    assert torch.equal(half_to_interleaved(interleaved_to_half(x, dim), dim), x)
+    assert torch.equal(interleaved_to_half(half_to_interleaved(x, dim), dim), x)
+    width = x.shape[dim]
+    order = [*range(0, width, 2), *range(1, width, 2)]
+    assert torch.equal(interleaved_to_half(x, dim), x.index_select(dim, torch.tensor(order)))
+
+
+def test_weights_convert_head_by_head():
+    """Rows of a projection are reordered within each head, and the projected heads follow."""
+    H, D, C = 3, 6, 5
+    weight, x = torch.randn(H * D, C), torch.randn(7, C)
+    converted = interleaved_to_half(weight.view(H, D, C), dim=1).reshape(H * D, C)
+    expected = interleaved_to_half((x @ weight.T).view(7, H, D))
+    torch.testing.assert_close((x @ converted.T).view(7, H, D), expected)
+
+
+def test_layouts_of_odd_width_are_refused():
+    for convert in (interleaved_to_half, half_to_interleaved):
+        with pytest.raises(ValueError, match=r"dim 0 must have an even size, got \(7, 4\)"):
+            convert(torch.zeros(7, 4), dim=0)
