@@ -3,6 +3,8 @@
 from llm_from_scratch.widgets.attention import AttentionExplorer
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
 from llm_from_scratch.widgets.graph import GraphStepper
+from llm_from_scratch.widgets.positions import PositionExplorer
+from llm_from_scratch.widgets.projection import ProjectionExplorer
 from llm_from_scratch.widgets.sampling import SamplingPlayground
 from llm_from_scratch.widgets.source import show_source
 from llm_from_scratch.widgets.tokenizer import TokenizerExplorer
@@ -11,6 +13,8 @@ __all__ = [
     "COLORS",
     "AttentionExplorer",
     "GraphStepper",
+    "PositionExplorer",
+    "ProjectionExplorer",
     "SamplingPlayground",
     "TokenizerExplorer",
     "figure_style",
