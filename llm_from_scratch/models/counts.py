@@ -7,75 +7,70 @@ Legend: V vocabulary entries, C width of the model, L layers, H query heads, K k
 D width of a head, F hidden width of the feed-forward layer, T tokens of a sequence, B sequences.
 """
 
+from llm_from_scratch.models import counts_parts as parts
 from llm_from_scratch.models.decoder_config import DecoderConfig
+from llm_from_scratch.models.encoder_config import EncoderConfig
+from llm_from_scratch.models.encoder_decoder_config import EncoderDecoderConfig
+
+Config = DecoderConfig | EncoderConfig | EncoderDecoderConfig
 
 
-def parameter_counts(config: DecoderConfig) -> dict[str, int]:
+def parameter_counts(config: Config) -> dict[str, int]:
     """The trained numbers of each kind of part, all layers together, shared ones once.
 
-    Formula, without biases: embeddings ``V C``; attention ``L (2 H D C + 2 K D C)``; feed-forward
-    ``2 L C F``, with a gate ``3 L C F``; norms ``(2 L + 1) C``; output layer ``V C``, or 0 if it is
-    the embedding. With K = H, H D = C and F = 4 C a layer has about ``12 C^2``.
+    Formula of a decoder, without biases: embeddings ``V C``; attention ``L (2 H D C + 2 K D C)``;
+    feed-forward ``2 L C F``, with a gate ``3 L C F``; norms ``(2 L + 1) C``; output layer ``V C``,
+    or 0 if it is the embedding. With K = H, H D = C and F = 4 C a layer has about ``12 C^2``.
+
+    Raises: ValueError for what is no config of the package's Transformers.
 
     >>> sizes = {"vocab_size": 50257, "context_length": 1024, "d_model": 768, "num_layers": 12}
-    >>> config = DecoderConfig.gpt2(**sizes, num_heads=12)
-    >>> counts = parameter_counts(config)
+    >>> counts = parameter_counts(DecoderConfig.gpt2(**sizes, num_heads=12))
     >>> counts["attention"], counts["output layer"], sum(counts.values())
     (28348416, 0, 124439808)
     """
-    V, C, L, F = config.vocab_size, config.d_model, config.num_layers, config.d_ff
-    query_columns = config.num_heads * config.d_head
-    qkv_columns = query_columns + 2 * config.num_kv_heads * config.d_head
-    attention = C * qkv_columns + query_columns * C
-    matrices = 3 if config.feedforward == "swiglu" else 2
-    feedforward = matrices * C * F
-    if config.bias:
-        attention += qkv_columns + C
-        feedforward += (matrices - 1) * F + C
-    norm = 2 * C if config.norm == "layer" and config.bias else C
-    positions = {
-        "learned": config.context_length * C,
-        "relative": config.relative_buckets * config.num_heads,
-    }
-    return {
-        "token embedding": V * C,
-        "positions": positions.get(config.positions, 0),
-        "attention": L * attention,
-        "feed-forward": L * feedforward,
-        "norms": (2 * L + 1) * norm,
-        "output layer": 0 if config.tie_embeddings else V * C,
-    }
+    _check_kind(config)
+    if isinstance(config, EncoderConfig):
+        return parts.encoder_parameters(config)
+    if isinstance(config, EncoderDecoderConfig):
+        return parts.encoder_decoder_parameters(config)
+    return parts.decoder_parameters(config)
 
 
-def forward_flops(config: DecoderConfig, *, num_tokens: int, batch_size: int = 1) -> dict[str, int]:
+def forward_flops(
+    config: Config, *, num_tokens: int, batch_size: int = 1, num_source_tokens: int | None = None
+) -> dict[str, int]:
     """Floating-point operations of the matrix products of one forward pass over B sequences of T tokens.
 
     Formula: ``2 m n`` for each token and each m x n matrix that it passes through; ``4 H D T^2`` for
     a layer's scores and weighted means. A multiplication and the addition of its result count as
     two operations. Everything else (norms, softmax, activations) is small beside them and left out,
     as in torch's `FlopCounterMode`. Masked scores are counted, since the readable path computes
-    them. A looked-up embedding costs nothing; the output layer costs as much tied as untied.
+    them. A looked-up embedding costs nothing; the output layer costs as much tied as untied. An
+    encoder's heads are not part of its forward pass.
 
-    Units: operations. The backward pass takes about twice as many again.
+    Units: operations. The backward pass takes about twice as many again. An encoder-decoder reads
+    ``num_source_tokens`` and writes ``num_tokens``.
     Raises: ValueError if the sequences are longer than the context, or a size is not positive.
 
     >>> sizes = {"vocab_size": 50257, "context_length": 1024, "d_model": 768, "num_layers": 12}
-    >>> config = DecoderConfig.gpt2(**sizes, num_heads=12)
-    >>> sum(forward_flops(config, num_tokens=1024).values())
+    >>> sum(forward_flops(DecoderConfig.gpt2(**sizes, num_heads=12), num_tokens=1024).values())
     291648307200
     """
     _check_length(config, num_tokens, batch_size)
-    V, C, L, F = config.vocab_size, config.d_model, config.num_layers, config.d_ff
-    query_columns = config.num_heads * config.d_head
-    qkv_columns = query_columns + 2 * config.num_kv_heads * config.d_head
-    matrices = 3 if config.feedforward == "swiglu" else 2
-    tokens = batch_size * num_tokens
-    return {
-        "attention projections": 2 * tokens * L * C * (qkv_columns + query_columns),
-        "scores and means": 4 * tokens * L * num_tokens * query_columns,
-        "feed-forward": 2 * tokens * L * matrices * C * F,
-        "output layer": 2 * tokens * V * C,
-    }
+    if isinstance(config, EncoderDecoderConfig):
+        if num_source_tokens is None:
+            raise ValueError("an encoder-decoder reads a source: give num_source_tokens as well")
+        _check_length(config, num_source_tokens, batch_size, name="num_source_tokens")
+        one = parts.encoder_decoder_flops(config, num_tokens=num_tokens, num_source_tokens=num_source_tokens)
+    elif isinstance(config, EncoderConfig):
+        shape = {"num_kv_heads": config.num_heads, "d_head": config.d_model // config.num_heads}
+        one = parts.stack_flops(config, num_layers=config.num_layers, num_tokens=num_tokens, **shape)
+    else:
+        shape = {"num_kv_heads": config.num_kv_heads, "d_head": config.d_head}
+        one = parts.stack_flops(config, num_layers=config.num_layers, num_tokens=num_tokens, **shape)
+        one["output layer"] = 2 * num_tokens * config.vocab_size * config.d_model
+    return {part: batch_size * number for part, number in one.items()}
 
 
 def training_bytes(
@@ -113,13 +108,15 @@ def activation_numbers(config: DecoderConfig, *, num_tokens: int, batch_size: in
     Raises: ValueError as in `training_bytes`.
     """
     _check_length(config, num_tokens, batch_size)
+    usual = {"qk_norm": False, "sliding_window": None, "rotary_fraction": 1.0, "dropout": 0.0}
+    other = {name: getattr(config, name) for name in usual if getattr(config, name) != usual[name]}
     if config.positions in ("relative", "alibi"):
+        other["positions"] = config.positions
+    if other:
         raise ValueError(
-            f"no formula for the activations with positions={config.positions!r}: the bias on the scores "
-            "is kept in another way; measure them with torch.autograd.graph.saved_tensors_hooks"
+            f"no formula for the activations with {other}, which keep more than what is counted here; "
+            "measure them with torch.autograd.graph.saved_tensors_hooks"
         )
-    if config.dropout:
-        raise ValueError(f"dropout={config.dropout} keeps masks that are not counted here; set it to 0.0")
     C, H, K, D, F = config.d_model, config.num_heads, config.num_kv_heads, config.d_head, config.d_ff
     norm = 2 * C + 2 if config.norm == "layer" else 3 * C + 1
     attention = (H + 2 * K) * D + H * D + H
@@ -148,10 +145,18 @@ def cache_bytes(
     return numbers * num_tokens * batch_size * bytes_per_number
 
 
-def _check_length(config: DecoderConfig, num_tokens: int, batch_size: int) -> None:
-    if not 1 <= num_tokens <= config.context_length:
+def _check_kind(config: Config) -> None:
+    if not isinstance(config, Config):
         raise ValueError(
-            f"num_tokens={num_tokens} must lie between 1 and context_length={config.context_length}"
+            f"{type(config).__name__} is no config whose costs are known; give a DecoderConfig, an "
+            "EncoderConfig or an EncoderDecoderConfig"
         )
+
+
+def _check_length(config: Config, num_tokens: int, batch_size: int, name: str = "num_tokens") -> None:
+    _check_kind(config)
+    limit = config.context_length  # None: any length
+    if num_tokens < 1 or (limit is not None and num_tokens > limit):
+        raise ValueError(f"{name}={num_tokens} must lie between 1 and context_length={limit}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")

@@ -1,11 +1,16 @@
 """The formulas of `models.counts` against what torch counts on a model that was built."""
 
+import contextlib
+import importlib
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llm_from_scratch.models import counts
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.models.encoder import Encoder, EncoderConfig
+from llm_from_scratch.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 SIZES = {"vocab_size": 101, "context_length": 23, "num_layers": 3}
 CONFIGS = {
@@ -21,7 +26,10 @@ CONFIGS = {
     "llama, tied": DecoderConfig.llama(**SIZES, d_model=20, num_heads=5, tie_embeddings=True),
     "sinusoidal": DecoderConfig.gpt2(**SIZES, d_model=20, num_heads=5, positions="sinusoidal"),
 }
-OTHER_POSITIONS = {
+MORE_DECODERS = {
+    "qwen2": DecoderConfig.llama(**SIZES, d_model=20, num_heads=5, qkv_bias=True),
+    "qwen3": DecoderConfig.llama(**SIZES, d_model=20, num_heads=5, qk_norm=True, d_head=6),
+    "mistral": DecoderConfig.llama(**SIZES, d_model=20, num_heads=5, num_kv_heads=1, sliding_window=7),
     "relative": DecoderConfig.gpt2(**SIZES, d_model=15, num_heads=5, positions="relative"),
     "alibi": DecoderConfig.gpt2(**SIZES, d_model=15, num_heads=5, positions="alibi"),
 }
@@ -33,16 +41,19 @@ def named(configs):
     return pytest.mark.parametrize("config", configs.values(), ids=list(configs))
 
 
-@named(CONFIGS | OTHER_POSITIONS)
+@named(CONFIGS | MORE_DECODERS)
 def test_parameters_are_those_of_the_model(config):
     found = counts.parameter_counts(config)
     model = Decoder(config)
     assert sum(found.values()) == sum(p.numel() for p in model.parameters())
 
-    def numel(*words):
-        return sum(p.numel() for name, p in model.named_parameters() if any(w in name for w in words))
+    def numel(*words, but="nothing"):
+        chosen = [
+            p for name, p in model.named_parameters() if any(w in name for w in words) and but not in name
+        ]
+        return sum(p.numel() for name, p in named if any(word in name for word in words))
 
-    assert found["attention"] == numel(".attention.")
+    assert found["attention"] == numel(".attention.", but="norm")
     assert found["feed-forward"] == numel(".feedforward.")
     assert found["norms"] == numel("norm")
     assert found["positions"] == numel("position_embedding", "relative_bias")
@@ -50,7 +61,7 @@ def test_parameters_are_those_of_the_model(config):
     assert found["output layer"] == numel("head.")
 
 
-@named(CONFIGS | OTHER_POSITIONS)
+@named(CONFIGS | MORE_DECODERS)
 def test_operations_are_those_torch_counts(config):
     model, ids_BT = Decoder(config), torch.zeros(B, T, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
@@ -114,6 +125,88 @@ def test_cache_is_keys_and_values_of_all_layers(config):
     assert counts.cache_bytes(config, num_tokens=T, batch_size=B) == 4 * kept
 
 
+ENCODERS = {
+    "bert": EncoderConfig.bert(**SIZES, d_model=15, num_heads=5),
+    "bert, untied": EncoderConfig.bert(
+        **SIZES, d_model=15, num_heads=3, tie_embeddings=False, num_segments=4
+    ),
+    "no heads, pre-norm": EncoderConfig(**SIZES, d_model=14, num_heads=7, d_ff=31, norm_first=True),
+    "no pooler": EncoderConfig(**SIZES, d_model=14, num_heads=7, pooler=False, masked_language_head=True),
+}
+WIDTH = {"vocab_size": 101, "d_model": 20, "num_heads": 5, "num_layers": 3}
+ENCODER_DECODERS = {
+    "2017": EncoderDecoderConfig.transformer(**WIDTH, context_length=23),
+    "2017, deep decoder": EncoderDecoderConfig.transformer(
+        **WIDTH, context_length=23, num_decoder_layers=2, tie_embeddings=False
+    ),
+    "t5": EncoderDecoderConfig.t5(**WIDTH, d_head=7, relative_buckets=10, relative_max_distance=17),
+    "t5 1.1": EncoderDecoderConfig.t5(**WIDTH, feedforward="geglu", tie_embeddings=False, d_ff=37),
+}
+
+
+@named(ENCODERS)
+def test_encoders(config):
+    model, found = Encoder(config), counts.parameter_counts(config)
+    assert sum(found.values()) == sum(p.numel() for p in model.parameters())
+    blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("blocks."))
+    norms_outside = (1 + config.norm_first) * 2 * config.d_model
+    assert found["attention"] + found["feed-forward"] + found["norms"] == blocks + norms_outside
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(B, T, dtype=torch.long), return_attention=True)
+    assert sum(counts.forward_flops(config, num_tokens=T, batch_size=B).values()) == counter.get_total_flops()
+
+
+@named(ENCODER_DECODERS)
+def test_encoder_decoders(config):
+    model, found = EncoderDecoder(config), counts.parameter_counts(config)
+    assert sum(found.values()) == sum(p.numel() for p in model.parameters())
+    crossing = sum(p.numel() for name, p in model.named_parameters() if ".cross." in name)
+    assert found["cross-attention"] == crossing
+    S, source_BS, target_BT = 11, torch.zeros(B, 11, dtype=torch.long), torch.zeros(B, T, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, readable_attention():
+        model(source_BS, target_BT)
+    flops = counts.forward_flops(config, num_tokens=T, batch_size=B, num_source_tokens=S)
+    assert sum(flops.values()) == counter.get_total_flops()
+
+
+@contextlib.contextmanager
+def readable_attention():
+    """Let every attention take the readable path, whose operations torch counts on the CPU."""
+    module = importlib.import_module("llm_from_scratch.nn.attention")
+    cross_module = importlib.import_module("llm_from_scratch.nn.cross_attention")
+
+    def readable(q, k, v, *, mask=None, bias=None, is_causal=False, dropout_p=0.0, scale=None):
+        return module.attention(q, k, v, mask=mask, bias=bias, scale=scale)[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fused_attention", readable)
+        patch.setattr(cross_module, "fused_attention", readable)
+        yield
+
+
+def test_published_sizes_of_encoders():
+    """BERT base with its two heads, and T5 small, as released."""
+    bert = EncoderConfig.bert(vocab_size=30522, context_length=512, d_model=768, num_layers=12, num_heads=12)
+    assert sum(counts.parameter_counts(bert).values()) == 110_106_428
+    t5 = EncoderDecoderConfig.t5(vocab_size=32128, d_model=512, num_layers=6, num_heads=8)
+    assert sum(counts.parameter_counts(t5).values()) == 60_506_624
+
+
+def test_a_source_is_needed_and_checked():
+    config = ENCODER_DECODERS["2017"]
+    with pytest.raises(ValueError, match="num_source_tokens as well"):
+        counts.forward_flops(config, num_tokens=2)
+    with pytest.raises(ValueError, match=r"num_source_tokens=24 .*context_length=23"):
+        counts.forward_flops(config, num_tokens=2, num_source_tokens=24)
+
+
+def test_other_objects_are_refused():
+    with pytest.raises(ValueError, match="dict is no config"):
+        counts.parameter_counts({"d_model": 3})
+    with pytest.raises(ValueError, match="dict is no config"):
+        counts.forward_flops({"d_model": 3}, num_tokens=1)
+
+
 def test_published_sizes():
     """GPT-2's four sizes as released, and SmolLM2-135M."""
     sizes = {(768, 12, 12): 124_439_808, (1024, 24, 16): 354_823_168}
@@ -148,9 +241,14 @@ def test_impossible_sizes_are_refused(count):
 
 
 def test_activations_without_a_formula_are_refused():
-    for config in OTHER_POSITIONS.values():
-        with pytest.raises(ValueError, match="no formula"):
-            counts.training_bytes(config, num_tokens=T)
+    for name, field in (
+        ("relative", "positions"),
+        ("alibi", "positions"),
+        ("qwen3", "qk_norm"),
+        ("mistral", "sliding_window"),
+    ):
+        with pytest.raises(ValueError, match=f"no formula .*{field}"):
+            counts.training_bytes(MORE_DECODERS[name], num_tokens=T)
     dropping = DecoderConfig.gpt2(**SIZES, d_model=15, num_heads=5, dropout=0.1)
-    with pytest.raises(ValueError, match=r"dropout=0\.1"):
+    with pytest.raises(ValueError, match=r"dropout.*0\.1"):
         counts.training_bytes(dropping, num_tokens=T)
