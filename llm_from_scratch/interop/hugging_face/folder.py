@@ -1,0 +1,221 @@
+"""Read and write a model as a local folder in Hugging Face's layout.
+
+The folder holds config.json (what the model is), model.safetensors or several files with an index (its
+weights), and the tokenizer's files. It may come from anywhere: names, sizes and shapes are checked before
+a tensor is read, nothing in it is executed, and no pickle is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from llm_from_scratch.files import write_atomically
+from llm_from_scratch.interop.hugging_face import bert, gpt2, llama, t5
+from llm_from_scratch.interop.hugging_face.family import Family
+from llm_from_scratch.interop.hugging_face.json_files import IGNORED, Fields, read_json
+from llm_from_scratch.interop.hugging_face.tensor_files import (
+    INDEX,
+    SINGLE,
+    TensorEntry,
+    check_dtype,
+    read_entries,
+)
+from llm_from_scratch.interop.hugging_face.tokenizer import read_tokenizer, read_tokenizer_config
+from llm_from_scratch.interop.hugging_face.tokenizer_writing import write_tokenizer
+from llm_from_scratch.interop.hugging_face.weights import check_entries, export, fill
+from llm_from_scratch.interop.loaded import Loaded
+from llm_from_scratch.models.decoder import Decoder
+from llm_from_scratch.models.encoder import Encoder
+from llm_from_scratch.models.encoder_decoder import EncoderDecoder
+from llm_from_scratch.tokenizers import Tokenizer
+
+FAMILIES = (gpt2.FAMILY, llama.FAMILY, bert.FAMILY, t5.FAMILY)
+_FAMILY_OF = {name: family for family in FAMILIES for name in family.model_types}
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    context_length: int | None = None,
+    tokenizer: bool = True,
+    ignore: Collection[str] = (),
+) -> Loaded:
+    """Load the model, the tokenizer and the chat template of a folder.
+
+    Arguments: ``dtype`` is the number format of the weights in memory. ``context_length`` makes the
+    tables of positions for fewer tokens than config.json allows. ``tokenizer=False`` leaves the
+    tokenizer's files unread. ``ignore`` names fields of config.json, and tensors, to pass over.
+    The model is in evaluation mode, and its dropout is 0.
+
+    Raises: FileNotFoundError; ValueError that names the file, the field or tensor, and the way out.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is no folder; from_hub(name) downloads one where there is a network"
+        )
+    check_dtype(dtype)
+    fields = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
+    family = family_of(fields)
+    entries = _present_names(read_entries(folder))
+    model = _read_model(folder, fields, family, entries, dtype, context_length, ignore)
+    settings = read_tokenizer_config(folder) if tokenizer else None
+    return Loaded(
+        model=model,
+        tokenizer=read_tokenizer(folder, fields.values["model_type"]) if tokenizer else None,
+        config=model.config,
+        chat_template=settings.chat_template if settings else None,
+        special_tokens=settings.special_tokens if settings else {},
+    )
+
+
+def family_of(fields: Fields) -> Family:
+    """The family that config.json names. Raises: ValueError that lists those that are read here."""
+    name = fields.text("model_type")
+    if name not in _FAMILY_OF:
+        raise fields.wrong("model_type", f"is {name!r:.60}; read here are {', '.join(_FAMILY_OF)}")
+    return _FAMILY_OF[name]
+
+
+def _read_model(
+    folder: Path,
+    fields: Fields,
+    family: Family,
+    entries: dict[str, TensorEntry],
+    dtype: torch.dtype,
+    context_length: int | None,
+    ignore: Collection[str],
+) -> nn.Module:
+    for name in ("quantization_config", "tie_encoder_decoder"):
+        if name not in ignore:
+            fields.only(name, False)
+    try:
+        config = family.read_config(fields, entries, context_length)
+    except ValueError as error:
+        raise ValueError(error if fields.origin in str(error) else f"{fields.origin}: {error}") from None
+    if context_length not in (None, config.context_length):
+        raise ValueError(
+            f"context_length={context_length} differs from the {config.context_length} positions that this "
+            "model has learned; leave it out"
+        )
+    fields.check_all_read({*IGNORED, *ignore})
+    layers = config.num_layers + getattr(config, "num_decoder_layers", 0)
+    if layers > len(entries):
+        raise ValueError(f"{fields.origin} speaks of {layers} layers; there are {len(entries)} tensors")
+    with torch.device("meta"):  # shapes without memory
+        model = family.build(config).to(dtype).eval()
+    mapping = family.mapping(config, entries)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    check_entries(entries, mapping, shapes, origin=str(folder), ignore=ignore)
+    model = model.to_empty(device="cpu")
+    if hasattr(model, "register_tables"):
+        model.register_tables()  # in float32, whatever the weights are
+    fill(model, entries, mapping)
+    return model
+
+
+def _present_names(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
+    renamed: dict[str, TensorEntry] = {}
+    for name, entry in entries.items():
+        present = bert.rename_old(name)
+        if present in renamed:
+            raise ValueError(f"{entry.file} holds {present!r:.120} twice, once under its old name")
+        renamed[present] = entry
+    return renamed
+
+
+def save_folder(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    *,
+    chat_template: str | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Write a model of ours as a folder that `transformers` and `load_folder` read.
+
+    Weights keep their number format. Files that would take more than ``max_shard_bytes`` are split, and
+    an index says which tensor lies where.
+
+    Raises: ValueError naming the field of the model's config, or the kind of tokenizer, that Hugging
+    Face's families have nothing for; nothing is written then.
+    """
+    family = _family_for(model)
+    fields = family.write_config(model.config)
+    tensors = export(model, family.mapping(model.config, ()))
+    fields["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    folder = Path(path)
+    files = write_tokenizer(tokenizer, chat_template) if tokenizer is not None else {}
+    write_weights(folder, tensors, max_shard_bytes)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / "config.json", json.dumps(fields, indent=2) + "\n")
+
+
+def _family_for(model: nn.Module) -> Family:
+    if isinstance(model, Encoder):
+        return bert.FAMILY
+    if isinstance(model, EncoderDecoder):
+        return t5.FAMILY
+    if not isinstance(model, Decoder):
+        raise ValueError(f"a {type(model).__name__} has no family of Hugging Face's that is written here")
+    return gpt2.FAMILY if _is_gpt2(model) else llama.FAMILY
+
+
+def _is_gpt2(model: Decoder) -> bool:
+    """Tell GPT-2's choices from Llama's. Raises: ValueError naming the first that is neither's."""
+    config = model.config
+    choices = {
+        "positions": {"learned": True, "rope": False},
+        "norm": {"layer": True, "rms": False},
+        "feedforward": {"gelu": True, "gelu_exact": True, "swiglu": False},
+    }
+    is_gpt2 = config.positions == "learned"
+    family = "GPT-2" if is_gpt2 else "Llama"
+    for name, owner in choices.items():
+        if owner.get(getattr(config, name)) != is_gpt2:
+            raise ValueError(
+                f"{name}={getattr(config, name)!r} is not {family}'s, whose config would be written"
+            )
+    needed = {"bias": True, "qkv_bias": True, "qk_norm": False, "sliding_window": None}
+    needed |= {"num_kv_heads": config.num_heads, "d_head": config.d_model // config.num_heads}
+    for name, value in needed.items() if is_gpt2 else ():
+        if getattr(config, name) != value:
+            raise ValueError(
+                f"{name}={getattr(config, name)!r} has no field in GPT-2's config, which has {value!r}"
+            )
+    return is_gpt2
+
+
+def write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int) -> None:
+    """Write the tensors as one safetensors file, or as several with an index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and used + tensor.nbytes > max_shard_bytes:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensor
+        used += tensor.nbytes
+    metadata = {"format": "pt"}
+    if len(shards) == 1:
+        write_atomically(folder / SINGLE, safetensors.torch.save(shards[0], metadata))
+        (folder / INDEX).unlink(missing_ok=True)
+        return
+    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards, strict=True):
+        write_atomically(folder / name, safetensors.torch.save(shard, metadata))
+    index = {
+        "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+        "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+    }
+    write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    (folder / SINGLE).unlink(missing_ok=True)
