@@ -1,14 +1,16 @@
-"""Text to token ids and back: characters, byte pairs, SentencePiece."""
+"""Text to token ids and back: characters, byte pairs, SentencePiece, WordPiece."""
 
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 from llm_from_scratch.tokenizers.byte_pair import BytePairTokenizer
 from llm_from_scratch.tokenizers.character import CharacterTokenizer
 from llm_from_scratch.tokenizers.published_byte_pair import PublishedBytePairTokenizer
 from llm_from_scratch.tokenizers.sentencepiece import SentencePieceTokenizer
 from llm_from_scratch.tokenizers.storage import read_fields
+from llm_from_scratch.tokenizers.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "BytePairTokenizer",
@@ -16,14 +18,18 @@ __all__ = [
     "PublishedBytePairTokenizer",
     "SentencePieceTokenizer",
     "Tokenizer",
+    "WordPieceTokenizer",
     "load_tokenizer",
 ]
 
-Tokenizer = CharacterTokenizer | BytePairTokenizer | PublishedBytePairTokenizer | SentencePieceTokenizer
-_KINDS = {
-    cls.kind: cls
-    for cls in (CharacterTokenizer, BytePairTokenizer, PublishedBytePairTokenizer, SentencePieceTokenizer)
-}
+Tokenizer = (
+    CharacterTokenizer
+    | BytePairTokenizer
+    | PublishedBytePairTokenizer
+    | SentencePieceTokenizer
+    | WordPieceTokenizer
+)
+_KINDS = {cls.kind: cls for cls in get_args(Tokenizer)}
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
