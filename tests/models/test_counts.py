@@ -48,9 +48,7 @@ def test_parameters_are_those_of_the_model(config):
     assert sum(found.values()) == sum(p.numel() for p in model.parameters())
 
     def numel(*words, but="nothing"):
-        chosen = [
-            p for name, p in model.named_parameters() if any(w in name for w in words) and but not in name
-        ]
+        named = [(name, p) for name, p in model.named_parameters() if but not in name]
         return sum(p.numel() for name, p in named if any(word in name for word in words))
 
     assert found["attention"] == numel(".attention.", but="norm")
