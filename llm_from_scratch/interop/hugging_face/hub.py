@@ -39,7 +39,8 @@ def from_hub(name: str, *, revision: str | None = None, **options: Any) -> Loade
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise OSError(
             f"{name!r:.100} is not in the local cache, and the Hub cannot be reached "
-            f"({type(error).__name__}). Download the folder where there is a network, and pass it to load_folder"
+            f"({type(error).__name__}). Download the folder where there is a network, and "
+            "pass it to load_folder"
         ) from error
     except HfHubHTTPError as error:
         raise ValueError(

@@ -120,7 +120,8 @@ def model_type(config: DecoderConfig) -> str:
             return "mistral"
     raise ValueError(
         f"no family of Hugging Face's that is written here has bias={config.bias}, "
-        f"qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm} and sliding_window={config.sliding_window} together"
+        f"qkv_bias={config.qkv_bias}, qk_norm={config.qk_norm} and "
+        f"sliding_window={config.sliding_window} together"
     )
 
 
