@@ -19,6 +19,7 @@ from llm_from_scratch.interop.gguf.fields import Metadata
 from llm_from_scratch.interop.gguf.reader import GGUFFile
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.models.decoder_config import DecoderConfig
+from llm_from_scratch.nn.positions import interleaved_to_half
 
 MAX_TABLE_BYTES = 1 << 27  # of cosines and sines for all positions: 262,144 tokens at a head width of 128
 _CHUNK = 1 << 20  # numbers widened at a time, so that no second copy of a large tensor is made
@@ -178,16 +179,6 @@ def read_model(
     return model
 
 
-def halves_from_neighbours(rows_RC: np.ndarray, d_head: int) -> np.ndarray:
-    """Move the rows of each head from the order 0 1 2 3 .. (pairs side by side) to 0 2 .. 1 3 ..
-
-    >>> halves_from_neighbours(np.arange(8)[:, None], d_head=4)[:, 0]
-    array([0, 2, 1, 3, 4, 6, 5, 7])
-    """
-    R, C = rows_RC.shape
-    return rows_RC.reshape(R // d_head, d_head // 2, 2, C).swapaxes(1, 2).reshape(R, C)
-
-
 @torch.no_grad()
 def _fill(file: GGUFFile, stem: str, target: torch.Tensor, halves: int | None = None) -> None:
     """Copy a tensor of the file into ``target``, some rows at a time; ``halves``: the width of the heads."""
@@ -199,6 +190,7 @@ def _fill(file: GGUFFile, stem: str, target: torch.Tensor, halves: int | None = 
         rows_RC = file.read(name, start, start + step).reshape(-1, target_RC.shape[1])
         if not np.isfinite(rows_RC).all():
             raise file.wrong(f"tensor {name!r}", "holds a number that is not finite: the file is damaged")
+        found_RC = torch.from_numpy(rows_RC)
         if halves:
-            rows_RC = halves_from_neighbours(rows_RC, halves)
-        target_RC[start : start + step].copy_(torch.from_numpy(rows_RC))
+            found_RC = interleaved_to_half(found_RC.unflatten(0, (-1, halves)), dim=1).flatten(0, 1)
+        target_RC[start : start + step].copy_(found_RC)
