@@ -206,16 +206,17 @@ def write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int
         shards[-1][name] = tensor
         used += tensor.nbytes
     metadata = {"format": "pt"}
-    if len(shards) == 1:
-        write_atomically(folder / SINGLE, safetensors.torch.save(shards[0], metadata))
-        (folder / INDEX).unlink(missing_ok=True)
-        return
-    names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    before = {INDEX, *(path.name for path in folder.glob("model*.safetensors"))}
+    names = [SINGLE]
+    if len(shards) > 1:
+        names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         write_atomically(folder / name, safetensors.torch.save(shard, metadata))
-    index = {
-        "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
-        "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
-    }
-    write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
-    (folder / SINGLE).unlink(missing_ok=True)
+    if len(shards) > 1:
+        places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+        names.append(INDEX)
+    for name in sorted(before.difference(names)):  # of an earlier model in the same folder
+        (folder / name).unlink(missing_ok=True)
