@@ -2,7 +2,7 @@
 // A node is a byte, or the token that grew from it; a join puts the node `j` into the node `i` before it.
 (() => {
 "use strict";
-const FORMAT = 1, DRAWN = 2000;
+const FORMAT = 1, DRAWN = 2000, AT_ONCE = 600; // tokens drawn
 
 // ---- The encoding, as in tokenizers/byte_pair.py
 
@@ -37,8 +37,7 @@ function Tokenizer(data) {
   const order = [], merges = readMerges(data.merges), made = [], rankOf = new Map();
   for (let byte = 0; byte < 256; byte++) if ((byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad)) order.push(byte);
   for (let byte = 0; byte < 256; byte++) if (!order.includes(byte)) order.push(byte);
-  const idOfByte = new Uint8Array(256), tokens = order.map((byte) => String.fromCharCode(byte));
-  order.forEach((byte, id) => { idOfByte[byte] = id; });
+  const tokens = order.map((byte) => String.fromCharCode(byte));
   const idOf = new Map(tokens.map((token, id) => [token, id]));
   merges.forEach(([left, right], rank) => {
     const token = tokens[left] + tokens[right];
@@ -74,7 +73,7 @@ function Tokenizer(data) {
         const end = at + utf8(piece).length;
         for (let first = at; at < end; at++) {
           nodes.push({ at, piece: at === first, special: false });
-          id.push(idOfByte[bytes[at]]);
+          id.push(idOf.get(String.fromCharCode(bytes[at])));
           next.push(at < end - 1 ? nodes.length : -1);
         }
       }
@@ -86,7 +85,8 @@ function Tokenizer(data) {
 
     // The lowest rank first, and of its pairs the leftmost.
     for (;;) {
-      const rank = ranks.reduce((low, other) => Math.min(low, other), Infinity);
+      let rank = Infinity;
+      for (const other of ranks) if (other < rank) rank = other;
       if (rank === Infinity) break;
       if (!steps.length || steps.at(-1).rank !== rank) steps.push({ rank, joins: [] });
       for (let i = ranks.indexOf(rank); i >= 0; i = ranks.indexOf(rank, i + 1)) {
@@ -97,9 +97,9 @@ function Tokenizer(data) {
         next[i] = next[j];
         if (next[i] >= 0) before[next[i]] = i;
         ranks[j] = Infinity;
-        ranks[i] = rankAt(i);
-        if (h >= 0) ranks[h] = rankAt(h);
-        if (Math.min(ranks[i], h < 0 ? Infinity : ranks[h]) <= rank) break; // two merges made one token
+        let low = ranks[i] = rankAt(i);
+        if (h >= 0) low = Math.min(low, ranks[h] = rankAt(h));
+        if (low <= rank) break; // as when two merges make one token
       }
     }
     return { text, bytes, nodes, first, steps, ids: id.filter((i) => i >= 0) };
@@ -241,7 +241,6 @@ button, textarea { font: inherit; color: inherit; background: var(--paper); bord
 button { cursor: pointer; min-height: 36px; padding: 0 .625rem; } button:hover { background: var(--wash); }
 textarea { display: block; width: 100%; padding: .5rem .625rem; margin-top: .25rem; resize: vertical; min-height: 3rem; font-size: 1rem; }
 [aria-disabled=true] { opacity: .45; cursor: default; }
-:focus { outline: none; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 label { display: inline-flex; gap: .5rem; align-items: center; min-height: 36px; }
 input[type=checkbox] { width: 18px; height: 18px; margin: 0; accent-color: var(--accent); flex: none; }
@@ -249,7 +248,7 @@ input[type=checkbox] { width: 18px; height: 18px; margin: 0; accent-color: var(-
 .facts { display: flex; flex-wrap: wrap; gap: .25rem 1.75rem; margin-top: .75rem; color: var(--faint); font-size: .8125rem; }
 .facts b { display: block; font-size: 1.25rem; line-height: 1.3; color: var(--ink); }
 .steps { display: flex; flex-wrap: wrap; gap: .375rem; align-items: center; margin-top: .875rem; }
-.steps .next { background: var(--accent); border-color: var(--accent); color: var(--paper); font-weight: 600; }
+.steps .next { background: var(--accent); border-color: var(--accent); color: var(--paper); }
 .steps input { flex: 1 1 12rem; min-height: 36px; margin: 0 .25rem; accent-color: var(--accent); }
 .mono, .token { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .8125rem; white-space: pre; }
 .tokens { display: flex; flex-wrap: wrap; gap: 4px 3px; max-height: 24rem; overflow: auto; margin: .5rem -3px 0; padding: 3px; contain: content; }
@@ -272,7 +271,7 @@ th { color: var(--faint); } details { margin-top: .5rem; } summary { cursor: poi
 function TokenizerExplorer(root, data) {
   const tokenizer = Tokenizer(data), state = { text: data.text, recognise: false, step: 0, bytes: false, token: null, typed: true };
   const names = [...tokenizer.special.keys()];
-  let run, tokens = [], fault = "", total = 0, playing = null;
+  let run, tokens = [], fault = "", total = 0, playing = null, later;
 
   // ---- What is typed
   function encode(before, delay) {
@@ -294,11 +293,11 @@ function TokenizerExplorer(root, data) {
       for (let size = 1 + (code > 0x7f) + (code > 0x7ff) + (code > 0xffff); size; size--) run.letterAt.push(n);
     });
     state.step = run.steps.length;
-    state.typed = true; // no merge of these steps was looked at yet
+    state.typed = true;
     update(before === undefined ? null : () => `${before} ${count(tokens.length, "token")}. ${total > data.limit || fault ? notes()[0] : ""}`, delay);
   }
   const bytesOf = ({ start, end }) => run.bytes.subarray(start, end);
-  const underOf = (token) => (state.bytes ? shorten(hexBytes(bytesOf(token)), 30) : String(token.id));
+  const underOf = (token) => (state.bytes ? shorten(hexBytes(bytesOf(token)), 30) : `${token.id}${token.special ? " special" : ""}`);
   // The characters, by place, of which a token holds a part.
   function cutLetters({ start, end }) {
     const at = run.letterAt, ends = [];
@@ -323,7 +322,7 @@ function TokenizerExplorer(root, data) {
     if (tokens.length > DRAWN) found.push(`The first ${thousands(DRAWN)} tokens are drawn. The counts and the files hold all.`);
     return found;
   }
-  const quoted = (id) => `“\u2068${shorten(shown(tokenizer.bytesOf(id)), 40)}\u2069”`; // kept apart from its neighbours in bidirectional text
+  const quoted = (id) => `“\u2068${shorten(shown(tokenizer.bytesOf(id)), 40)}\u2069”`;
   function describe() {
     const { steps, bytes } = run, k = state.step;
     if (!steps.length) return { label: "No merge applies", words: "" };
@@ -348,7 +347,7 @@ function TokenizerExplorer(root, data) {
 
   // ---- Elements
   const button = (text, label, act, kind = null) => make("button", { type: "button", "aria-label": label, title: label, class: kind, onclick: act }, text);
-  const box = make("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", autocomplete: "off", dir: "auto", "aria-label": "Text to encode",
+  const box = make("textarea", { rows: 3, spellcheck: "false", dir: "auto", "aria-label": "Text to encode",
     oninput: () => { state.text = box.value; encode("", 700); } });
   const recognise = make("input", { type: "checkbox", onchange: () => { state.recognise = recognise.checked; encode(`Special tokens are ${state.recognise ? "recognised" : "ordinary text"}.`); } });
   const reset = button("Reset", "Reset the text", () => { state.text = box.value = data.text; encode("The text is as at first."); });
@@ -398,12 +397,19 @@ function TokenizerExplorer(root, data) {
     for (const element of [next, last]) element.setAttribute("aria-disabled", state.step === run.steps.length);
     const focused = [...list.children].indexOf(shadow.activeElement);
     state.token = null;
-    list.replaceChildren(...tokens.slice(0, DRAWN).map(draw));
+    list.replaceChildren(...tokens.slice(0, AT_ONCE).map(draw));
+    clearTimeout(later);
+    later = tokens.length > AT_ONCE && setTimeout(() => { list.append(...tokens.slice(0, DRAWN).map(draw).slice(AT_ONCE)); follow(); }, 250);
+    follow();
     list.hidden = !tokens.length;
     if (focused >= 0 && tokens.length) list.children[Math.min(focused, list.children.length - 1)].focus({ preventScroll: true });
     else hint();
     fillTable();
     if (sentence) say(sentence, delay);
+  }
+  function follow() { // bring the new token into the list's own window
+    const fresh = list.querySelector(".fresh");
+    if (fresh && list.scrollHeight > list.clientHeight) list.scrollTop = fresh.offsetTop - list.clientHeight / 2;
   }
   function draw(token, n) {
     const kind = `token${tokens[n + 1] && tokens[n + 1].piece ? " gap" : ""}${token.part ? " part" : ""}${token.special ? " special" : ""}${token.fresh ? " fresh" : ""}`;
@@ -431,8 +437,6 @@ function TokenizerExplorer(root, data) {
     state.step = wanted;
     state.typed = false;
     update(aloud ? stepSentence : null, 300);
-    const fresh = list.querySelector(".fresh"); // bring the new token into the list's own window
-    if (fresh && list.scrollHeight > list.clientHeight) list.scrollTop = fresh.offsetTop - list.clientHeight / 2;
   }
   function start() {
     if (!run.steps.length) return;
@@ -492,8 +496,8 @@ function TokenizerExplorer(root, data) {
       x += wide + 4;
     });
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${y + 52}" width="${width}" height="${y + 52}" role="img"><title>${escapeXml(data.title)}</title>`
-      + "<style>text{font:13px sans-serif;fill:#1c2430}.t{font:13px monospace}.i{font:11px monospace;fill:#566070}.h{font-weight:600}</style>"
-      + `<rect width="100%" height="100%" fill="#fff"/>${text(12, 24, "h", data.title)}${text(12, 46, "", shorten(`${label}. ${words}`, 110))}${parts.join("")}</svg>`;
+      + "<style>text{font:13px sans-serif;fill:#1c2430}.t{font:13px monospace}.i{font:11px monospace;fill:#566070}</style>"
+      + `<rect width="100%" height="100%" fill="#fff"/>${text(12, 24, "", data.title)}${text(12, 46, "", shorten(`${label}. ${words}`, 110))}${parts.join("")}</svg>`;
   }
 
   // ---- Start
