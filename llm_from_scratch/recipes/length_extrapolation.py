@@ -119,6 +119,7 @@ def model_config(comparison: Comparison, scheme: str, vocab_size: int) -> Decode
         num_layers=comparison.num_layers,
         num_heads=comparison.num_heads,
         positions=scheme,
+        relative_buckets=min(32, comparison.train_length),
         relative_max_distance=comparison.train_length,
         tie_embeddings=True,
     )
@@ -192,7 +193,7 @@ def held_out_windows(tokens: np.ndarray, *, length: int, count: int) -> Tensor:
     """``count`` windows of ``length`` inputs and one further target, spread evenly over the split.
 
     >>> held_out_windows(np.arange(20), length=3, count=3)[:, 0]
-    tensor([ 0,  5, 10])
+    tensor([ 0,  5, 11])
     """
     if len(tokens) < length + 1:
         raise ValueError(f"the split has {len(tokens)} tokens; a window needs {length + 1}")
@@ -220,7 +221,7 @@ def load_record(folder: Path | None = None) -> dict[str, object]:
     Raises: FileNotFoundError if there is none; ValueError if it is damaged.
 
     >>> [model["scheme"] for model in load_record()["models"]][:3]
-    ['none', 'learned', 'sinusoidal']
+    ['none', 'learned', 'learned_clamped']
     """
     path = (RESULTS / NAME if folder is None else folder) / "record.json"
     if not path.is_file():
