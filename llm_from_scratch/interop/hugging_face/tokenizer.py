@@ -20,7 +20,6 @@ from llm_from_scratch.tokenizers.wordpiece import WordPieceTokenizer
 
 WAY_OUT = "load_folder(..., tokenizer=False) loads the model alone"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +145,12 @@ def _pieces(fields: Fields) -> str:
     if isinstance(steps, list) and all(isinstance(s, dict) for s in steps):
         kinds = [s.get("type") for s in steps]
         *first, last = steps or [{}]
-        by_regex = {k: last.get(k, default) for k, default in BYTE_LEVEL.items()} == BYTE_LEVEL
+        plain = last.get("type") == "ByteLevel" and last.get("add_prefix_space", True) is False
+        by_regex = plain and last.get("use_regex", True) is True
         if by_regex and not first:
             return "gpt2"
         if by_regex and kinds == ["Digits", "ByteLevel"] and first[0].get("individual_digits") is True:
             return "smollm"
-        plain = last.get("type") == "ByteLevel" and last.get("add_prefix_space", True) is False
         if plain and kinds == ["Split", "ByteLevel"] and last.get("use_regex", True) is False:
             split = first[0]
             pattern = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None

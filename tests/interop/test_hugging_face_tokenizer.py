@@ -1,0 +1,217 @@
+"""Tokenizer files of a folder: read and written, with the ids of `tokenizers` and `transformers`."""
+
+import json
+import random
+
+import pytest
+import tokenizers
+
+from llm_from_scratch.interop.hugging_face.tokenizer import read_tokenizer, read_tokenizer_config
+from llm_from_scratch.interop.hugging_face.tokenizer_writing import write_tokenizer
+from llm_from_scratch.tokenizers import BytePairTokenizer, CharacterTokenizer
+from llm_from_scratch.tokenizers.gpt2 import spelt
+from llm_from_scratch.tokenizers.published_byte_pair import PublishedBytePairTokenizer
+from llm_from_scratch.tokenizers.wordpiece import WordPieceTokenizer
+
+TEXT = (
+    "It's 2026, and we'll read 1,234 lines.\n\n  Zwölf Boxkämpfer jagten; 语言模型 😀\r\n\tdon't I'LL "
+    "<|endoftext|> [SEP] naïve café 	end   "
+)
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+GPT2 = {**BYTE_LEVEL, "use_regex": True}
+
+
+def trained():
+    return BytePairTokenizer.train(
+        TEXT * 3 + " lines of lines", vocab_size=330, special_tokens=["<|endoftext|>"]
+    )
+
+
+def published(pieces, reorder=True):
+    """The same merges with the ids in another order, the special token first."""
+    ours = trained()
+    order = list(range(ours.vocab_size))
+    if reorder:
+        random.Random(3).shuffle(order)
+    place = {old: new for new, old in enumerate(order)}
+    tokens = [ours.decode_bytes([old]) for old in order]
+    merges = [(place[left], place[right]) for left, right in ours.merges]
+    special = [place[i] for i in ours.special_ids.values()]
+    return PublishedBytePairTokenizer(tokens, merges, special, pieces=pieces)
+
+
+def write(folder, tokenizer, **options):
+    for name, content in write_tokenizer(tokenizer, **options).items():
+        (folder / name).write_text(content, encoding="utf-8")
+
+
+def random_texts(count=400, seed=1):
+    rng = random.Random(seed)
+    alphabet = [
+        *TEXT,
+        "é",
+        "e\u0301",
+        "\u00a0",
+        "\u200b",
+        "ﬁ",
+        "İ",
+        "ß",
+        "٣",
+        "Ⅷ",
+        "\u3000",
+        "'",
+        "'s",
+        "'LL",
+        "\n",
+    ]
+    return [TEXT, "", " ", *("".join(rng.choices(alphabet, k=rng.randrange(1, 40))) for _ in range(count))]
+
+
+@pytest.mark.parametrize("pieces", ["gpt2", "smollm", "llama3", "qwen2"])
+def test_written_byte_pairs_have_the_ids_of_the_library(tmp_path, pieces):
+    ours = published(pieces)
+    write(tmp_path, ours)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = read_tokenizer(tmp_path, "llama")
+    assert (again.pieces, again.vocab_size) == (pieces, ours.vocab_size)
+    for text in random_texts():
+        ids = ours.encode(text, allowed_special="all")
+        assert theirs.encode(text).ids == ids, text
+        assert again.encode(text, allowed_special="all") == ids
+        assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids) == text
+
+
+def test_the_tokenizer_that_we_train_can_be_written(tmp_path):
+    from transformers import AutoTokenizer
+
+    ours = trained()
+    write(tmp_path, ours, chat_template="{{ messages[0].content }}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}), encoding="utf-8")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.encode(TEXT, add_special_tokens=False) == ours.encode(TEXT, allowed_special="all")
+    assert theirs.eos_token_id == ours.special_ids["<|endoftext|>"]
+    messages = [{"role": "user", "content": "hello"}]
+    assert theirs.apply_chat_template(messages, tokenize=False) == "hello"
+    config = read_tokenizer_config(tmp_path)
+    assert config.chat_template == "{{ messages[0].content }}"
+    assert config.special_tokens == {"eos_token": "<|endoftext|>"}
+
+
+def test_gpt2_files(tmp_path):
+    ours = trained()
+    special = {i: token for token, i in ours.special_ids.items()}
+    spell = lambda i: special.get(i) or spelt(ours.decode_bytes([i]))  # noqa: E731
+    (tmp_path / "vocab.json").write_text(
+        json.dumps({spell(i): i for i in range(ours.vocab_size)}), encoding="utf-8"
+    )
+    lines = ["#version: 0.2", *(f"{spell(left)} {spell(right)}" for left, right in ours.merges), ""]
+    (tmp_path / "merges.txt").write_bytes("\n".join(lines).encode())
+    again = read_tokenizer(tmp_path, "gpt2")
+    for text in random_texts(100):
+        assert again.encode(text, allowed_special="all") == ours.encode(text, allowed_special="all")
+    with pytest.raises(ValueError, match=r"nothing that says how it cuts text.*tokenizer=False"):
+        read_tokenizer(tmp_path, "qwen2")
+    lines[2] += " x"
+    (tmp_path / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"merges.txt, line 3: .* is no pair"):
+        read_tokenizer(tmp_path, "gpt2")
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_wordpiece(tmp_path, lower_case):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefilnrstwzö23,.'语", "##n", "##e", "##t"]
+    words += ["lines", "cafe", "Zw", "zw", "##olf", "##ö", "##l", "##f", "it", "It"]
+    ours = WordPieceTokenizer(words, lower_case=lower_case)
+    write(tmp_path, ours)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = read_tokenizer(tmp_path, "bert")
+    for text in random_texts(200):
+        ids = ours.encode(text, allowed_special="all")
+        assert theirs.encode(text).ids == ids, text
+        assert again.encode(text, allowed_special="all") == ids
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    assert read_tokenizer(tmp_path, "bert").encode(TEXT) == ours.encode(TEXT)
+
+
+def test_a_sentencepiece_model(tmp_path):
+    from llm_from_scratch.tokenizers import SentencePieceTokenizer
+
+    ours = SentencePieceTokenizer.train(TEXT * 5 + "words and more words", vocab_size=330)
+    (tmp_path / "spiece.model").write_bytes(ours.model)
+    assert read_tokenizer(tmp_path, "t5").encode("more lines") == ours.encode("more lines")
+
+
+def test_a_folder_without_a_tokenizer(tmp_path):
+    assert read_tokenizer(tmp_path, "llama") is None
+    assert read_tokenizer_config(tmp_path).chat_template is None
+
+
+def base(tmp_path):
+    write(tmp_path, published("gpt2", reorder=False))
+    return json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (
+            ("model", "type"),
+            "Unigram",
+            "'Unigram'; BPE over bytes and WordPiece are read here.*tokenizer=False",
+        ),
+        (("normalizer",), {"type": "NFC"}, r"'normalizer' is .*NFC.*text is taken as it is"),
+        (("model", "byte_fallback"), True, "'byte_fallback' is True; only False"),
+        (("model", "ignore_merges"), True, "'ignore_merges' is True"),
+        (("model", "end_of_word_suffix"), "</w>", "'end_of_word_suffix' is '</w>'"),
+        (("pre_tokenizer",), {"type": "Whitespace"}, "'pre_tokenizer' cuts text in a way that is not known"),
+        (("pre_tokenizer",), {**GPT2, "add_prefix_space": True}, "'pre_tokenizer' cuts"),
+        (("pre_tokenizer",), {**GPT2, "use_regex": False}, "'pre_tokenizer' cuts"),
+        (("pre_tokenizer",), None, "'pre_tokenizer' is missing"),
+        (("pre_tokenizer",), {"type": "Sequence", "pretokenizers": []}, "'pre_tokenizer' cuts"),
+        (
+            ("pre_tokenizer",),
+            {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {
+                        "type": "Split",
+                        "pattern": {"Regex": "(a+)+b"},
+                        "behavior": "Isolated",
+                        "invert": False,
+                    },
+                    {**BYTE_LEVEL, "use_regex": False},
+                ],
+            },
+            "'pre_tokenizer' cuts",
+        ),
+        (("model", "merges"), [["a"]], "'merges' holds .* at position 0, no pair"),
+        (("model", "merges"), [["a", "zzz"]], "merge 0 names 'zzz', which is no token"),
+        (("model", "vocab", "a"), "7", "'vocab' gives 'a' the id '7'"),
+        (("model", "vocab", "new"), 10**6, "are not 0 to"),
+        (("added_tokens",), [{"id": 1}], "'added_tokens' holds"),
+        (("added_tokens", 0, "lstrip"), True, "the property lstrip"),
+        (("added_tokens", 0, "id"), 3, r"gives '<\|endoftext\|>' the id"),
+    ],
+)
+def test_what_is_not_read_is_named(tmp_path, place, value, message):
+    content = base(tmp_path)
+    parent = content
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_tokenizer(tmp_path, "llama")
+    assert "tokenizer.json" in str(caught.value)
+
+
+def test_a_tokenizer_saved_by_us_is_recognised(tmp_path):
+    trained().save(tmp_path)
+    with pytest.raises(ValueError, match="saved here: load_tokenizer opens it"):
+        read_tokenizer(tmp_path, "gpt2")
+
+
+def test_kinds_without_such_files_are_refused():
+    with pytest.raises(ValueError, match=r"a CharacterTokenizer has no files.*tokenizer.save"):
+        write_tokenizer(CharacterTokenizer.train("abc"))
