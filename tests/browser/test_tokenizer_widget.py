@@ -89,7 +89,8 @@ def test_ids_equal_the_package(open_widgets, view, tokenizer, recognise):
 
 
 def test_ids_equal_where_merges_share_a_token_and_specials_overlap(open_widgets):
-    merges = [(64, 65), (65, 66), (64, 257), (256, 66), (258, 258)]  # "abc" is made in two ways
+    # "abc" is made of "ab" + "c", and again, after "abc" + "a", of "a" + "bc": one join opens an earlier one.
+    merges = [(65, 66), (64, 65), (257, 66), (258, 64), (64, 256)]
     tokenizer = BytePairTokenizer(merges, ["[a]", "[a]b", "a|b", "$^.*+?(){}\\/-"])
     page, rng = open_widgets(TokenizerExplorer.of(tokenizer, "abcabc")), random.Random(0)
     texts = [
@@ -178,6 +179,9 @@ def test_play_runs_to_the_end_and_pauses(open_widgets, view):
     page.clock.run_for(60_000)
     assert page.evaluate(f"{API}.state.step") == int(page.get_by_role("slider").get_attribute("max"))
     assert page.get_by_role("button", name="Play the merges").count() == 1
+    click(page, "Play the merges")
+    box(page).fill("the end")
+    assert page.get_by_role("button", name="Play the merges").count() == 1  # who types wants to see the end
 
 
 def test_special_tokens_count_only_when_asked(open_widgets, view, tokenizer):
