@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from llm_from_scratch.data.loader import Batch
-from llm_from_scratch.training.checkpoint import load_checkpoint, save_checkpoint
+from llm_from_scratch.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
 from llm_from_scratch.training.interrupts import stop_requests
@@ -44,7 +44,8 @@ class Trainer:
 
     ``model(ids_BT, targets_BT)`` returns ``(logits, loss)``, the loss being the mean over the
     targets other than -100. ``validation`` holds the batches that each evaluation scores.
-    A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`.
+    A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`,
+    and `fit` refuses to begin there otherwise.
     """
 
     def __init__(
@@ -81,15 +82,22 @@ class Trainer:
     def fit(self) -> bool:
         """Take the steps that are left. Return False if Ctrl-C ended the run early, which saves first.
 
-        Raises: TrainingDivergedError at the first loss or gradient that is not finite; OSError if a
-        checkpoint cannot be written. In both cases the checkpoint before stays.
+        Raises: ValueError if the folder holds the checkpoint of another trainer and `resume` was not
+        called; TrainingDivergedError at the first loss or gradient that is not finite; OSError if a
+        checkpoint cannot be written. In each case the checkpoint before stays.
         """
         steps, eval_every = self.config.steps, self.config.eval_every
+        if self.saved_step < 0 and has_checkpoint(self.folder):
+            raise ValueError(
+                f"{self.folder} holds the checkpoint of another trainer: call resume() before fit() to "
+                "continue that run, or give this one another folder"
+            )
         with (
             stop_requests() as stop,
             Progress(total=steps, done=self.step, shown=self.show_progress) as progress,
         ):
             if self.saved_step < 0:  # so that there is a checkpoint from the beginning
+                self.log.drop_after(-1)  # of a run that was killed before it had one
                 self._evaluate_and_save({"step": 0})
             while self.step < steps and not stop.made:
                 record = self.train_step()

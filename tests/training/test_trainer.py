@@ -272,3 +272,26 @@ def test_frozen_parameters_stay(tmp_path):
 def test_impossible_settings_are_named(field, value, says):
     with pytest.raises(ValueError, match=says):
         TrainerConfig(**{field: value})
+
+
+def test_a_second_trainer_on_a_run_must_resume_it(tmp_path):
+    assert tiny_trainer(tmp_path).fit()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    second = tiny_trainer(tmp_path)
+    with pytest.raises(ValueError, match=r"holds the checkpoint of another trainer: call resume\(\)"):
+        second.fit()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    second.resume()
+    assert second.fit()
+    assert [record["step"] for record in second.log.read()] == list(range(13))
+
+
+def test_what_was_logged_before_the_first_checkpoint_is_logged_once(tmp_path, monkeypatch):
+    first = tiny_trainer(tmp_path)
+    monkeypatch.setattr(first, "_save", lambda *, best: 1 / 0)  # killed between the log and the checkpoint
+    with pytest.raises(ZeroDivisionError):
+        first.fit()
+    assert [record["step"] for record in first.log.read()] == [0]
+    second = tiny_trainer(tmp_path)
+    assert second.fit()
+    assert [record["step"] for record in second.log.read()] == list(range(13))
