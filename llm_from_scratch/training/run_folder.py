@@ -14,6 +14,7 @@ from llm_from_scratch.training.checkpoint import load_checkpoint, read_config
 
 LOCK = "run.lock"
 OWNER = "run.pid"
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave in a folder they showed
 LEFTOVER = re.compile(r"\.[\w.]+\.\d+\.[0-9a-f]{8}\.tmp")  # the temporary names of files.atomic_path
 
 
@@ -98,9 +99,9 @@ def _only_process(path: Path) -> Iterator[None]:
 
 
 def _refuse_foreign_files(path: Path) -> None:
-    """Let a run begin in an empty folder only; what a killed beginning left does not count."""
+    """Let a run begin in an empty folder only; a killed beginning's leftovers and clutter do not count."""
     for entry in sorted(path.iterdir()):
-        if entry.name not in (LOCK, OWNER) and not entry.name.endswith(".tmp"):
+        if entry.name not in (LOCK, OWNER, *CLUTTER) and not entry.name.endswith(".tmp"):
             raise ValueError(f"{path} holds no run but is not empty ({entry.name}): choose another --out")
 
 

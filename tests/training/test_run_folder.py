@@ -48,6 +48,13 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         begin(tmp_path / "thesis.txt")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_what_a_file_manager_leaves_does_not_count(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\0")
+    begin(tmp_path)
+    assert (tmp_path / name).read_bytes() == b"\0"
+
+
 def test_temporary_files_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     begin(tmp_path)
     names = [".checkpoints.json.17830.cc8da3b1.tmp", "notes.tmp", ".mine.tmp"]
