@@ -4,6 +4,7 @@ Legend: B sequences, T positions, V vocabulary entries.
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -85,15 +86,16 @@ def stream(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
-    stop_ids: Iterable[int] = (),
+    stop_ids: Iterable[int] | Tensor = (),
     context_length: int | None = None,
 ) -> Iterator[int]:
     """Continue one sequence of tokens, giving each new token as soon as it is drawn.
 
     Arguments: ``ids`` is the prompt, at least one token. ``temperature`` 0 always takes the most
     likely token; the other settings are those of `next_token_probabilities`. A token in
-    ``stop_ids`` ends the text and is not returned. ``seed`` fixes the draws; None draws from
-    torch's global generator. ``context_length`` defaults to the model's own.
+    ``stop_ids`` (a list, set, array or tensor of ids) ends the text and is not returned. ``seed``
+    fixes the draws; None draws from torch's global generator. ``context_length`` defaults to the
+    model's own.
 
     The model reads the last ``context_length`` tokens and no more. Once the text is longer, each
     step shifts that window by one token and its first position is position 0 again, so the model
@@ -124,7 +126,7 @@ def stream(
         raise ValueError(f"seed must fit into 64 bits, got {seed}")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    return _draw(model, history, max_new_tokens, settings, generator, frozenset(stop_ids), context_length)
+    return _draw(model, history, max_new_tokens, settings, generator, _whole(stop_ids), context_length)
 
 
 def _draw(model, history, max_new_tokens, settings, generator, stop_ids, context_length) -> Iterator[int]:
@@ -141,6 +143,15 @@ def _draw(model, history, max_new_tokens, settings, generator, stop_ids, context
             return
         history.append(token)
         yield token
+
+
+def _whole(stop_ids: Iterable[int] | Tensor) -> frozenset[int]:
+    """Return the ids as plain integers: a tensor's elements are equal to none, an array's are unhashable."""
+    plain = stop_ids.tolist() if hasattr(stop_ids, "tolist") else stop_ids
+    try:
+        return frozenset(operator.index(i) for i in (plain if isinstance(plain, Iterable) else [plain]))
+    except TypeError:
+        raise ValueError(f"stop_ids must be token ids, whole numbers in one row, got {stop_ids!r}") from None
 
 
 def _check_settings(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -121,6 +122,28 @@ def test_stop_ids_end_the_text_and_are_left_out(model):
     stopped = sample(model, [1, 2], max_new_tokens=30, seed=3, stop_ids=[stop])
     assert stopped == free[: free.index(stop)]
     assert sample(model, [1, 2], max_new_tokens=30, seed=3, stop_ids={28} - set(free)) == free
+
+
+def test_stop_ids_may_be_a_tensor_or_an_array(model):
+    free = sample(model, [1, 2], max_new_tokens=30, seed=3)
+    stop = free[11]
+    for stop_ids in (
+        torch.tensor([stop]),
+        torch.tensor(stop),
+        np.array([stop], dtype=np.uint16),
+        [torch.tensor(stop)],
+    ):
+        stopped = sample(model, [1, 2], max_new_tokens=30, seed=3, stop_ids=stop_ids)
+        assert stopped == free[: free.index(stop)]
+    assert sample(model, [1, 2], max_new_tokens=30, seed=3, stop_ids=torch.tensor([])) == free
+    for wrong in (torch.tensor([1.5]), np.array([[1]]), "7", [None]):
+        with pytest.raises(ValueError, match="stop_ids must be token ids"):
+            stream(model, [1, 2], max_new_tokens=1, stop_ids=wrong)
+
+
+def test_a_top_k_above_the_vocabulary_keeps_all(model):
+    free = sample(model, [1, 2], max_new_tokens=30, seed=3)
+    assert sample(model, [1, 2], max_new_tokens=30, seed=3, top_k=10**12) == free
 
 
 def test_dropout_is_off_while_sampling_and_back_after(model):
