@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +46,18 @@ def test_any_sequence_of_documents():
     )
     with pytest.raises(ValueError, match="no token"):
         pack([])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [[1, 2.7], [1.0], np.array([1.5]), ["1"], [None], [np.float32(2)], [[1, 2]], [np.array([1, 2])]],
+)
+def test_what_is_no_whole_number_is_refused(document):
+    for end in (None, 0):
+        with pytest.raises(ValueError, match="whole numbers in one row: "):
+            pack([[1], document], end_of_text=end)
+
+
+def test_ids_of_other_integer_types():
+    documents = [[np.int32(3), np.uint8(4)], np.array([5], dtype=np.int8), torch.tensor([6])]
+    assert pack(documents, end_of_text=np.int64(9)).tolist() == [3, 4, 9, 5, 9, 6, 9]
