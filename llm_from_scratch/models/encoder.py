@@ -131,7 +131,7 @@ class Encoder(nn.Module):
                 f"segments {tuple(segments_BT.shape)} must have the shape of ids {tuple(ids_BT.shape)}: "
                 "the number of the text that each token belongs to"
             )
-        check_range("segments", segments_BT, self.config.num_segments)
+        check_range("segments", segments_BT, self.config.num_segments, kinds="segments")
 
     def _part(self, name: str) -> nn.Module:
         part = getattr(self, name)

@@ -42,19 +42,26 @@ def check_targets(targets_BT: Tensor, ids_BT: Tensor, *, vocab_size: int, ignore
     check_range("targets", targets_BT, vocab_size, ignore_index)
 
 
-def check_range(name: str, ids: Tensor, vocab_size: int, ignore_index: int | None = None) -> None:
-    """Raise ValueError if an entry lies outside 0 .. vocab_size - 1 and is not ``ignore_index``.
+def check_range(
+    name: str, ids: Tensor, limit: int, ignore_index: int | None = None, *, kinds: str | None = None
+) -> None:
+    """Raise ValueError if an entry lies outside 0 .. limit - 1 and is not ``ignore_index``.
+
+    ``kinds`` says what the entries number, where they are no tokens.
 
     On devices other than the CPU nothing is checked: reading a value back would wait for all work
     under way there.
     """
     if ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    wrong = (ids < 0) | (ids >= vocab_size)
+    wrong = (ids < 0) | (ids >= limit)
     if ignore_index is not None:
         wrong &= ids != ignore_index
     if wrong.any():
+        outside = f"the vocabulary of {limit} entries" if kinds is None else f"this model's {limit} {kinds}"
+        way_out = (
+            "encode the text with the model's own tokenizer" if kinds is None else f"number the {kinds} anew"
+        )
         raise ValueError(
-            f"{name} hold {ids[wrong][0].item()}, outside the vocabulary of {vocab_size} entries "
-            f"(0 to {vocab_size - 1}); encode the text with the model's own tokenizer"
+            f"{name} hold {ids[wrong][0].item()}, outside {outside} (0 to {limit - 1}); {way_out}"
         )
