@@ -50,8 +50,7 @@ def test_training_never_sees_a_held_out_number(max_digits):
 def test_held_out_numbers(digits):
     numbers = held_out_numbers(digits, 40)
     assert all(is_held_out(number) and len(str(number)) == digits for number in numbers)
-    assert len(set(numbers)) == len(numbers) == min(40, sum(map(is_held_out, range(10**digits)))
-                                                    if digits < 3 else 40) - (digits == 2)  # fmt: skip
+    assert len(set(numbers)) == len(numbers) == {1: 1, 2: 8}.get(digits, 40)
     assert numbers == held_out_numbers(digits, 40)
 
 
@@ -169,11 +168,11 @@ def test_the_committed_record_holds_what_the_book_says():
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     for run in runs:
         assert [sum(column) for column in zip(*run["by_digits"].values(), strict=True)][1] == run["numbers"]
-        longest = max(run["by_source_length"], key=int)
-        if run["attention"]:
-            assert run["exact"] > 0.95
-        else:
-            assert run["by_source_length"][longest][0] == 0
+        long = [entry for length, entry in run["by_source_length"].items() if int(length) >= 17]
+        right, tested = (sum(column) for column in zip(*long, strict=True))
+        assert tested > 100
+        assert right / tested > 0.99 if run["attention"] else right / tested < 0.2
+        assert run["exact"] > 0.99 if run["attention"] else 0.4 < run["exact"] < 0.7
 
 
 @pytest.mark.parametrize("attention", [True, False])
