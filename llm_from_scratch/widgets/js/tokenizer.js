@@ -259,7 +259,7 @@ input[type=checkbox] { width: 18px; height: 18px; margin: 0; accent-color: var(-
 .fresh { box-shadow: 0 0 0 2px var(--accent); border-color: var(--accent); } .fresh bdi { font-weight: 700; }
 .token[aria-selected=true] { box-shadow: 0 0 0 2px var(--ink); }
 .step, .detail { margin-top: .5rem; min-height: 2.9em; }
-table { border-collapse: collapse; margin-top: .375rem; } th, td { padding: 2px .875rem 2px 0; text-align: start; font-weight: 400; }
+table { border-collapse: collapse; margin-top: .375rem; } th, td { padding: 2px .875rem 2px 0; text-align: start; font-weight: 400; white-space: nowrap; }
 th { color: var(--faint); } details { margin-top: .5rem; } summary { cursor: pointer; color: var(--faint); min-height: 24px; }
 .scroll { overflow: auto; max-height: 20rem; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
