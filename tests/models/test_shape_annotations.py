@@ -6,13 +6,16 @@ import sys
 SETUP = """
 from jaxtyping import install_import_hook
 
-names = ("nn", "models.decoder", "models.loss", "models.attention_maps", "decoding", "evaluation")
+models = ("decoder", "encoder", "encoder_heads", "encoder_decoder", "loss", "attention_maps")
+names = ("nn", "decoding", "evaluation", *(f"models.{name}" for name in models))
 parts = [f"llm_from_scratch.{name}" for name in names]
 install_import_hook(parts, "beartype.beartype")
 import torch
 from llm_from_scratch import decoding, evaluation, nn
 from llm_from_scratch.models.attention_maps import attention_maps
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig, next_token_loss
+from llm_from_scratch.models.encoder import Encoder, EncoderConfig
+from llm_from_scratch.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, shift_right
 
 sizes = dict(vocab_size=31, context_length=13, d_model=84, num_layers=2, num_heads=6)
 models = [Decoder(DecoderConfig.gpt2(**sizes)), Decoder(DecoderConfig.llama(**sizes, num_kv_heads=3))]
@@ -35,6 +38,17 @@ nn.fused_attention(q, k, v, is_causal=True)
 nn.layer_norm(torch.randn(3, 5), torch.ones(5), torch.ones(5))
 nn.rms_norm(torch.randn(2, 3, 5), torch.ones(5))
 nn.apply_rotary(torch.randn(2, 6, 5, 8), *nn.rotary_table(5, 8))
+nn.attention(q, k, v, mask=nn.causal_mask(5, 7), bias=nn.RelativeBias(num_heads=6)(5, 7))
+nn.fused_attention(q, k, v, is_causal=True, bias=torch.randn(2, 6, 5, 7))
+nn.relative_position_bucket(torch.arange(-3, 4))
+bert = Encoder(EncoderConfig.bert(**sizes))
+hidden, weights = bert(ids, ids % 2, mask=mask, return_attention=True)
+bert.masked_logits(hidden), bert.masked_logits(hidden[ids > 3]), bert.next_sentence_logits(hidden)
+for config in (EncoderDecoderConfig.transformer(**sizes),
+               EncoderDecoderConfig.t5(**sizes, feedforward="geglu", tie_embeddings=False)):
+    model = EncoderDecoder(config)
+    model(ids, shift_right(ids[:, :5], start_id=0), ids[:, :5], source_mask=mask)
+    model.decode(ids[:, :5], model.encode(ids, mask), mask, return_attention=True)
 """
 
 WRONG = {
@@ -43,6 +57,7 @@ WRONG = {
     "ids without a batch": "models[0](torch.randint(31, (11,)))",
     "a weight of another width": "nn.rms_norm(torch.randn(2, 3, 5), torch.ones(3))",
     "targets of another length": "next_token_loss(torch.randn(2, 5, 7), torch.randint(7, (2, 4)))",
+    "a batch of one axis": "Encoder(EncoderConfig.bert(**sizes))(torch.randint(31, (11,)))",
     "scores of whole numbers": "decoding.keep_top_k(torch.tensor([[1, 2]]), top_k=1)",
 }
 
