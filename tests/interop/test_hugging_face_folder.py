@@ -380,6 +380,14 @@ def test_everything_that_was_saved_comes_back(tmp_path):
     assert load_folder(tmp_path, tokenizer=False).tokenizer is None
 
 
+def test_a_tokenizer_of_another_model(tmp_path):
+    tokenizer = BytePairTokenizer.train("low lower lowest", vocab_size=260)
+    save_folder(Decoder(LLAMA), tmp_path, tokenizer)
+    with pytest.raises(ValueError, match=r"has 260 tokens, and the model reads 31: .*tokenizer=False"):
+        load_folder(tmp_path)
+    load_folder(tmp_path, tokenizer=False)
+
+
 def test_loading_draws_no_random_number_and_leaves_gradients_possible(llama):
     state = torch.get_rng_state()
     model = load_folder(llama).model

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_from_scratch.files import write_atomically
+from llm_from_scratch.interop.empty import build_empty
 from llm_from_scratch.interop.hugging_face import bert, gpt2, llama, t5
 from llm_from_scratch.interop.hugging_face.family import Family
 from llm_from_scratch.interop.hugging_face.json_files import IGNORED, Fields, read_json
@@ -27,7 +28,12 @@ from llm_from_scratch.interop.hugging_face.tensor_files import (
     check_dtype,
     read_entries,
 )
-from llm_from_scratch.interop.hugging_face.tokenizer import read_tokenizer, read_tokenizer_config
+from llm_from_scratch.interop.hugging_face.tokenizer import (
+    WAY_OUT,
+    TokenizerConfig,
+    read_tokenizer,
+    read_tokenizer_config,
+)
 from llm_from_scratch.interop.hugging_face.tokenizer_writing import write_tokenizer
 from llm_from_scratch.interop.hugging_face.weights import check_entries, export, fill
 from llm_from_scratch.interop.loaded import Loaded
@@ -66,14 +72,20 @@ def load_folder(
     fields = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(fields)
     entries = _present_names(read_entries(folder))
+    settings = read_tokenizer_config(folder) if tokenizer else TokenizerConfig()
+    ours = read_tokenizer(folder, fields.text("model_type")) if tokenizer else None
     model = _read_model(folder, fields, family, entries, dtype, context_length, ignore)
-    settings = read_tokenizer_config(folder) if tokenizer else None
+    if ours is not None and ours.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {ours.vocab_size} tokens, and the model reads "
+            f"{model.config.vocab_size}: they do not belong together. {WAY_OUT}"
+        )
     return Loaded(
         model=model,
-        tokenizer=read_tokenizer(folder, fields.values["model_type"]) if tokenizer else None,
+        tokenizer=ours,
         config=model.config,
-        chat_template=settings.chat_template if settings else None,
-        special_tokens=settings.special_tokens if settings else {},
+        chat_template=settings.chat_template,
+        special_tokens=settings.special_tokens,
     )
 
 
@@ -111,7 +123,7 @@ def _read_model(
     if layers > len(entries):
         raise ValueError(f"{fields.origin} speaks of {layers} layers; there are {len(entries)} tensors")
     with torch.device("meta"):  # shapes without memory
-        model = family.build(config).to(dtype).eval()
+        model = build_empty(lambda: family.build(config)).to(dtype).eval()
     mapping = family.mapping(config, entries)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_entries(entries, mapping, shapes, origin=str(folder), ignore=ignore)
