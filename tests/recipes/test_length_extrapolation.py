@@ -157,4 +157,13 @@ def test_the_committed_record_is_of_these_settings():
         with torch.device("meta"):
             assert entry["parameters"] == Decoder(config).num_parameters()
     assert len(losses["learned"]) == 1
+    # What the chapter says in words: who breaks at once, who fades, who does not notice.
+    at_end = {entry["scheme"]: entry["nats_by_bin"][7:9] for entry in record["models"]}
+    assert all(at_end[name][1] - at_end[name][0] > 0.2 for name in ("learned_clamped", "sinusoidal"))
+    assert all(at_end[name][1] - at_end[name][0] < 0.1 for name in ("none", "relative", "alibi", "rope"))
+    assert max(losses["alibi"]) - losses["alibi"][0] < 0.02
+    assert losses["rope"][0] < losses["rope"][1] < losses["rope"][2] - 0.1
+    assert losses["rope_ntk"][2] < losses["rope"][2] - 0.05
+    assert losses["rope_interpolated"][0] > losses["rope"][0] + 0.5
+    assert max(losses["alibi"][0], losses["rope"][0]) < min(losses["relative"][0], losses["learned"][0]) - 0.3
     assert "length_extrapolation" in publish.COMPARISONS
