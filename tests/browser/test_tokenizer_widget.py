@@ -94,7 +94,7 @@ def test_ids_equal_where_merges_share_a_token_and_specials_overlap(open_widgets)
     tokenizer = BytePairTokenizer(merges, ["[a]", "[a]b", "a|b", "$^.*+?(){}\\/-"])
     page, rng = open_widgets(TokenizerExplorer.of(tokenizer, "abcabc")), random.Random(0)
     texts = [
-        "".join(rng.choice(("a", "b", "c", "|", *tokenizer.special_tokens)) for _ in range(12))
+        "".join(rng.choice(("a", "bc", "abc", "abcabc", "|", *tokenizer.special_tokens)) for _ in range(12))
         for _ in range(500)
     ]
     for recognise, allowed in ((False, ()), (True, "all")):
