@@ -166,7 +166,7 @@ class Row:
 
     family: str
     what: str
-    num_parameters: int
+    sizes: str  # layers, width, heads
     logits: float  # largest difference, absolute
     gradients: float  # largest difference, relative
 
@@ -181,10 +181,20 @@ def compare(case: Case) -> Row:
     return Row(
         family=case.family,
         what=case.what,
-        num_parameters=sum(p.numel() for p in ours.parameters()),
+        sizes=_sizes(ours.config),
         logits=max((mine - expected).abs().max().item() for mine, expected in pairs),
         gradients=gradient_difference(ours, theirs, pairs),
     )
+
+
+def _sizes(config: Any) -> str:
+    """Layers, width and heads, such as "2 x 84, 6, 3 of keys"; encoder + decoder layers of two stacks."""
+    layers = f"{config.num_layers}"
+    if hasattr(config, "num_decoder_layers"):
+        layers += f"+{config.num_decoder_layers}"
+    kv_heads = getattr(config, "num_kv_heads", config.num_heads)
+    shared = f", {kv_heads} of keys" if kv_heads != config.num_heads else ""
+    return f"{layers} x {config.d_model}, {config.num_heads}{shared}"
 
 
 def table(cases: tuple[Case, ...] = CASES) -> list[Row]:
@@ -199,9 +209,9 @@ def table(cases: tuple[Case, ...] = CASES) -> list[Row]:
 def main(write: Callable[[str], Any] = print) -> int:
     """Print the table; return 1 if a difference is above its bound."""
     rows = table()
-    write(f"{'family':8} {'variant':31} {'parameters':>10} {'logits':>8} {'gradients':>9}")
+    write(f"{'family':8} {'variant':31} {'layers x width, heads':24} {'logits':>7} {'gradients':>9}")
     for row in rows:
-        write(f"{row.family:8} {row.what:31} {row.num_parameters:10,} {row.logits:8.0e} {row.gradients:9.0e}")
+        write(f"{row.family:8} {row.what:31} {row.sizes:24} {row.logits:7.0e} {row.gradients:9.0e}")
     write(f"logits: largest absolute difference, at most {BOUND:.0e}; gradients: largest difference relative")
     write(f"to the largest gradient of the same tensor, at most {GRADIENT_BOUND:.0e}; both in float32")
     return int(any(row.logits > BOUND or row.gradients > GRADIENT_BOUND for row in rows))

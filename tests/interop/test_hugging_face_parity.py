@@ -205,6 +205,6 @@ def test_the_table_is_printed_and_fails_above_the_bound(monkeypatch, capsys):
     monkeypatch.setattr(parity, "table", lambda: rows)
     assert parity.main() == 0
     out = capsys.readouterr().out
-    assert "GPT-2    tied output layer                   31,344" in out
+    assert "GPT-2    tied output layer               3 x 35, 5 " in out
     monkeypatch.setattr(parity, "BOUND", rows[0].logits / 2)
     assert parity.main() == 1
