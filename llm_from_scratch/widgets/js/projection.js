@@ -148,7 +148,7 @@ function ProjectionExplorer(root, data) {
   });
   const plot = make("div", { tabindex: 0, role: "region", "aria-label": "Picture; arrow keys move", onkeydown: walk }, picture);
   const input = make("input", { type: "search", autocomplete: "off", oninput: find, onkeydown: step });
-  const label = make("label", { class: "search" }, make("span", { class: "label" }, "Search (up and down: what is found)"), input);
+  const label = make("label", { class: "search" }, make("span", { class: "label" }, "Search (up, down: next one found)"), input);
   const status = make("p", { class: "label" }), spoken = make("div", { class: "spoken", role: "status", "aria-live": "polite" });
   const heading = make("caption"), body = make("tbody");
   const table = make("table", {}, heading, make("thead", {}, make("tr", {}, ...["Nearest", data.measure].map((text) => make("th", { scope: "col" }, text)))), body);
