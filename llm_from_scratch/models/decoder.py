@@ -63,9 +63,11 @@ class Decoder(nn.Module):
     def register_tables(self) -> None:
         """Compute what is known of each position beforehand: no weights, and not part of the state.
 
-        Called when the model is built, and again by a loader that built it without memory.
+        Called when the model is built; of a model on the meta device, by the loader that fills it.
         """
         config = self.config
+        if self.token_embedding.weight.is_meta:
+            return
         if config.positions == "sinusoidal":
             waves_TC = sinusoidal_positions(torch.arange(config.context_length), config.d_model)
             self.register_buffer("sinusoids_TC", waves_TC, persistent=False)

@@ -62,8 +62,10 @@ class EncoderDecoder(nn.Module):
     def register_tables(self) -> None:
         """Compute the sinusoids beforehand: no weights, and not part of the state.
 
-        Called when the model is built, and again by a loader that built it without memory.
+        Called when the model is built; of a model on the meta device, by the loader that fills it.
         """
+        if self.token_embedding.weight.is_meta:
+            return
         if self.config.positions == "sinusoidal":
             waves_TC = sinusoidal_positions(torch.arange(self.config.context_length), self.config.d_model)
             self.register_buffer("sinusoids_TC", waves_TC, persistent=False)

@@ -123,15 +123,25 @@ def _read_model(
     if layers > len(entries):
         raise ValueError(f"{fields.origin} speaks of {layers} layers; there are {len(entries)} tensors")
     with torch.device("meta"):  # shapes without memory
-        model = build_empty(lambda: family.build(config)).to(dtype).eval()
+        model = build_empty(lambda: family.build(config)).eval()
     mapping = family.mapping(config, entries)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_entries(entries, mapping, shapes, origin=str(folder), ignore=ignore)
-    model = model.to_empty(device="cpu")
+    _take_memory(model, dtype)
     if hasattr(model, "register_tables"):
         model.register_tables()  # in float32, whatever the weights are
     fill(model, entries, mapping)
     return model
+
+
+def _take_memory(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give the parameters of a model on the meta device memory, which holds nothing yet.
+
+    As `Module.to_empty`, which for want of a kernel loads torch's compiler first, for seconds.
+    """
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype)))
 
 
 def _present_names(entries: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
