@@ -380,6 +380,24 @@ def test_everything_that_was_saved_comes_back(tmp_path):
     assert load_folder(tmp_path, tokenizer=False).tokenizer is None
 
 
+def test_roles_of_tokens_come_back(tmp_path):
+    roles = {"bos_token": "<a>", "eos_token": "<b>"}
+    tokenizer = BytePairTokenizer.train("low lower", vocab_size=260, special_tokens=["<a>", "<b>"])
+    model = Decoder(DecoderConfig.gpt2(**{**SIZES, "vocab_size": 263}, context_length=17))
+    save_folder(model, tmp_path, tokenizer, special_tokens=roles)
+    assert load_folder(tmp_path).special_tokens == roles
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (258, 259)
+    with pytest.raises(ValueError, match="'end' is no role of a token; there are bos_token"):
+        save_folder(model, tmp_path, tokenizer, special_tokens={"end": "<b>"})
+    with pytest.raises(ValueError, match="eos_token='<c>' is none of this tokenizer's special tokens"):
+        save_folder(model, tmp_path, tokenizer, special_tokens={"eos_token": "<c>"})
+    with pytest.raises(ValueError, match="stored with a tokenizer: pass it as well"):
+        save_folder(model, tmp_path, chat_template="x")
+
+
 def test_a_tokenizer_of_another_model(tmp_path):
     tokenizer = BytePairTokenizer.train("low lower lowest", vocab_size=260)
     save_folder(Decoder(LLAMA), tmp_path, tokenizer)

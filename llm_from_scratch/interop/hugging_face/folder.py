@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -160,12 +160,14 @@ def save_folder(
     tokenizer: Tokenizer | None = None,
     *,
     chat_template: str | None = None,
+    special_tokens: Mapping[str, str] | None = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Write a model of ours as a folder that `transformers` and `load_folder` read.
 
-    Weights keep their number format. Files that would take more than ``max_shard_bytes`` are split, and
-    an index says which tensor lies where.
+    Weights keep their number format. ``chat_template`` and ``special_tokens`` (roles of tokens, as
+    `Loaded` has them) are stored with the tokenizer. Files that would take more than
+    ``max_shard_bytes`` are split, and an index says which tensor lies where.
 
     Raises: ValueError naming the field of the model's config, or the kind of tokenizer, that Hugging
     Face's families have nothing for; nothing is written then.
@@ -175,7 +177,9 @@ def save_folder(
     tensors = export(model, family.mapping(model.config, ()))
     fields["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     folder = Path(path)
-    files = write_tokenizer(tokenizer, chat_template) if tokenizer is not None else {}
+    if tokenizer is None and (chat_template is not None or special_tokens):
+        raise ValueError("chat_template and special_tokens are stored with a tokenizer: pass it as well")
+    files = {} if tokenizer is None else write_tokenizer(tokenizer, chat_template, special_tokens)
     write_weights(folder, tensors, max_shard_bytes)
     for name, content in files.items():
         write_atomically(folder / name, content)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from llm_from_scratch.interop.hugging_face.tokenizer import ROLES
 from llm_from_scratch.tokenizers import BytePairTokenizer, Tokenizer
 from llm_from_scratch.tokenizers.gpt2 import spelt
 from llm_from_scratch.tokenizers.pieces import PATTERNS
@@ -13,10 +15,14 @@ from llm_from_scratch.tokenizers.wordpiece import WordPieceTokenizer
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 
 
-def write_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> dict[str, str]:
+def write_tokenizer(
+    tokenizer: Tokenizer, chat_template: str | None = None, special_tokens: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the tokenizer's files, name and content.
 
-    Raises: ValueError for a kind of tokenizer that has no such files.
+    ``special_tokens`` gives roles, as in ``{"eos_token": "<|im_end|>"}``.
+    Raises: ValueError for a kind of tokenizer that has no such files, and for a role that is unknown or
+    given to what is no token.
     """
     if isinstance(tokenizer, BytePairTokenizer):
         content = _byte_pair(tokenizer)
@@ -34,6 +40,15 @@ def write_tokenizer(tokenizer: Tokenizer, chat_template: str | None = None) -> d
             f"a {type(tokenizer).__name__} has no files in Hugging Face's layout; save_folder(model, path) "
             "writes the model alone, and tokenizer.save(another_path) keeps the tokenizer"
         )
+    for role, token in (special_tokens or {}).items():
+        if role not in ROLES:
+            raise ValueError(f"{role!r:.40} is no role of a token; there are {', '.join(ROLES)}")
+        if token not in tokenizer.special_ids:
+            raise ValueError(
+                f"{role}={token!r:.60} is none of this tokenizer's special tokens, "
+                f"{list(tokenizer.special_ids)[:9]}"
+            )
+        settings[role] = token
     if chat_template is not None:
         settings["chat_template"] = chat_template
     files = {"tokenizer.json": content, "tokenizer_config.json": settings}
