@@ -35,7 +35,7 @@ from llm_from_scratch.interop.hugging_face.tokenizer import (
     read_tokenizer_config,
 )
 from llm_from_scratch.interop.hugging_face.tokenizer_writing import write_tokenizer
-from llm_from_scratch.interop.hugging_face.weights import check_entries, export, fill
+from llm_from_scratch.interop.hugging_face.weights import check_entries, check_names, export, fill
 from llm_from_scratch.interop.loaded import Loaded
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.models.encoder import Encoder
@@ -122,9 +122,10 @@ def _read_model(
     layers = config.num_layers + getattr(config, "num_decoder_layers", 0)
     if layers > len(entries):
         raise ValueError(f"{fields.origin} speaks of {layers} layers; there are {len(entries)} tensors")
+    mapping = family.mapping(config, entries)
+    check_names(entries, mapping, origin=str(folder), ignore=ignore)
     with torch.device("meta"):  # shapes without memory
         model = build_empty(lambda: family.build(config)).eval()
-    mapping = family.mapping(config, entries)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_entries(entries, mapping, shapes, origin=str(folder), ignore=ignore)
     _take_memory(model, dtype)

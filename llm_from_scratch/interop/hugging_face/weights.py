@@ -59,6 +59,31 @@ class Mapping:
     passed_over: tuple[str, ...] = ()
 
 
+def check_names(
+    entries: dict[str, TensorEntry], mapping: Mapping, *, origin: str, ignore: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless the files hold the tensors of the model, and no others.
+
+    ``ignore`` names tensors there that may be left unread. This needs no model, so that a config.json
+    that claims a thousand layers is refused before one is built.
+    """
+    expected = dict.fromkeys(name for move in mapping.moves for name in move.theirs)
+    missing = [name for name in expected if name not in entries]
+    if missing:
+        raise ValueError(
+            f"{origin} lacks {len(missing)} of the {len(expected)} tensors that its config.json asks for: "
+            f"{_few(missing)}"
+        )
+    known = {*expected, *ignore, *(name for name, _ in (*mapping.copies, *mapping.unread))}
+    endings = mapping.passed_over or ("\0",)
+    extra = [name for name in entries if name not in known and not name.endswith(endings)]
+    if extra:
+        raise ValueError(
+            f"{origin} has {len(extra)} tensors more than its config.json asks for: {_few(extra)}; "
+            f"load_folder(..., ignore=[{extra[0]!r:.80}]) leaves a tensor out"
+        )
+
+
 def check_entries(
     entries: dict[str, TensorEntry],
     mapping: Mapping,
@@ -71,24 +96,8 @@ def check_entries(
 
     ``shapes`` are those of our tensors. ``ignore`` names tensors there that may be left unread.
     """
+    check_names(entries, mapping, origin=origin, ignore=ignore)
     expected = _expected(mapping, shapes)
-    missing = [name for name in expected if name not in entries]
-    if missing:
-        raise ValueError(
-            f"{origin} lacks {len(missing)} of the {len(expected)} tensors that its config.json asks for: "
-            f"{_few(missing)}"
-        )
-    copies = {name for name, _ in (*mapping.copies, *mapping.unread)}
-    extra = [
-        name for name in entries
-        if name not in expected and name not in copies and name not in ignore
-        and not name.endswith(mapping.passed_over or ("\0",))
-    ]  # fmt: skip
-    if extra:
-        raise ValueError(
-            f"{origin} has {len(extra)} tensors more than its config.json asks for: {_few(extra)}; "
-            f"load_folder(..., ignore=[{extra[0]!r:.80}]) leaves a tensor out"
-        )
     expected |= {copy: expected[of] for copy, of in mapping.copies if copy in entries}
     for name, shape in expected.items():
         entry = entries[name]
