@@ -11,7 +11,7 @@ from llm_from_scratch.widgets import ProjectionExplorer
 
 pytestmark = pytest.mark.browser
 API = "document.querySelector('[data-llm-widget]').api"
-WORDS = ["war", "peace", "warm", "month", "treaty", "postwar"]
+WORDS = ["war", "peace", "postwar", "month", "treaty", "warm"]
 AT = [[0.0, 0.0], [1.0, 0.2], [-2.0, -0.5], [0.1, 2.0], [0.3, -1.0], [3.0, 0.0]]
 HOSTILE = [
     "</script><img src=x onerror=window.hacked=1>",
@@ -61,7 +61,7 @@ def test_search_chooses_and_the_table_follows(open_widgets):
     box = page.get_by_label("Search")
     box.fill("WAR")
     assert chosen(page) == 0  # the same word before beginnings, and those before parts
-    assert page.evaluate(f"{API}.state.found") == [0, 2, 5]
+    assert page.evaluate(f"{API}.state.found") == [0, 5, 2]
     assert spoken(page) == "3 found. war. Nearest: peace, treaty."
     assert page.locator("circle.found").count() == 3
     near, away = nearest(AT)
@@ -83,11 +83,11 @@ def test_keyboard(open_widgets):
     page = open_widgets(view())
     box = page.get_by_label("Search")
     box.fill("war")
-    for expected in (2, 5, 0):  # round the end
+    for expected in (5, 2, 0):  # round the end
         page.keyboard.press("ArrowDown")
         assert chosen(page) == expected
     page.keyboard.press("ArrowUp")
-    assert chosen(page) == 5
+    assert chosen(page) == 2
     page.evaluate(f"{API}.choose(0)")
     page.get_by_role("region", name="Picture").focus()
     for key, expected in (("ArrowRight", 1), ("ArrowRight", 5), ("ArrowRight", 5), ("ArrowLeft", 1)):
