@@ -62,7 +62,7 @@ def random_texts(count, seed, special=()):
     return ["".join(rng.choice(pools[i % 6]) for _ in range(rng.randrange(1, 40))) for i in range(count)]
 
 
-@pytest.mark.parametrize(("count", "seed"), [(3000, 5), pytest.param(60_000, 7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "seed"), [(3000, 5), pytest.param(20_000, 7, marks=pytest.mark.slow)])
 def test_the_ids_are_those_of_transformers(tokenizers, count, seed):
     ours, theirs = tokenizers
     special = ["<|im_start|>", "<|im_end|>", "<|im_end", "<file_sep>"]
@@ -180,16 +180,16 @@ def test_the_logits_are_those_of_transformers(loaded):
 
 
 MEASURE = """
-import resource, sys
+from pathlib import Path
 from llm_from_scratch.interop import load_smollm2
 model = load_smollm2().model
-scale = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))  # the peak, in kB
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="the peak of memory is asked from POSIX")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is asked from Linux")
 def test_loading_takes_at_most_a_gigabyte_and_a_half():
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=300)
-    assert int(done.stdout) < 1.5e9, done.stderr
+    assert 0.5e6 < int(done.stdout) < 1.5e6, done.stderr

@@ -19,7 +19,6 @@ from llm_from_scratch.interop.gguf.fields import Metadata
 from llm_from_scratch.interop.gguf.reader import GGUFFile
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.models.decoder_config import DecoderConfig
-from llm_from_scratch.nn.positions import interleaved_to_half
 
 MAX_TABLE_BYTES = 1 << 27  # of cosines and sines for all positions: 262,144 tokens at a head width of 128
 _CHUNK = 1 << 20  # numbers widened at a time, so that no second copy of a large tensor is made
@@ -190,7 +189,10 @@ def _fill(file: GGUFFile, stem: str, target: torch.Tensor, halves: int | None = 
         rows_RC = file.read(name, start, start + step).reshape(-1, target_RC.shape[1])
         if not np.isfinite(rows_RC).all():
             raise file.wrong(f"tensor {name!r}", "holds a number that is not finite: the file is damaged")
-        found_RC = torch.from_numpy(rows_RC)
-        if halves:
-            found_RC = interleaved_to_half(found_RC.unflatten(0, (-1, halves)), dim=1).flatten(0, 1)
-        target_RC[start : start + step].copy_(found_RC)
+        if halves:  # what `nn.positions.interleaved_to_half` does, without torch's threads
+            pairs = rows_RC.reshape(-1, halves // 2, 2, rows_RC.shape[1])
+            rows_RC = pairs.swapaxes(1, 2).reshape(rows_RC.shape)
+        if target_RC.dtype == torch.float32:
+            np.copyto(target_RC[start : start + step].numpy(), rows_RC)
+        else:
+            target_RC[start : start + step].copy_(torch.from_numpy(rows_RC))
