@@ -1,14 +1,36 @@
 """From scores to text: which next tokens stay possible, and which one is drawn."""
 
-from llm_from_scratch.decoding.logits import apply_temperature, keep_min_p, keep_top_k, keep_top_p
+from llm_from_scratch.decoding.bad_words import forbid_sequences
+from llm_from_scratch.decoding.logits import (
+    apply_temperature,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical,
+)
+from llm_from_scratch.decoding.pipeline import LogitFunction, Pipeline, run_pipeline, scores_only
+from llm_from_scratch.decoding.repetition import (
+    forbid_repeated_ngrams,
+    penalise_presence_and_frequency,
+    penalise_repetition,
+)
 from llm_from_scratch.decoding.sampling import next_token_probabilities, sample, stream
 
 __all__ = [
+    "LogitFunction",
+    "Pipeline",
     "apply_temperature",
+    "forbid_repeated_ngrams",
+    "forbid_sequences",
     "keep_min_p",
     "keep_top_k",
     "keep_top_p",
+    "keep_typical",
     "next_token_probabilities",
+    "penalise_presence_and_frequency",
+    "penalise_repetition",
+    "run_pipeline",
     "sample",
+    "scores_only",
     "stream",
 ]

@@ -64,6 +64,8 @@ def keep_top_p(logits_BV: Float[Tensor, "*B V"], *, top_p: float) -> Float[Tenso
     Units: ``top_p`` is a probability, 0 < top_p <= 1.
     Raises: ValueError if ``top_p`` lies outside (0, 1].
     Ties: lower ids count as more likely.
+    Precision: half-precision scores are summed up in float32, since thousands of small
+    probabilities would be lost in the rounding of their sum.
     Source: Holtzman et al. 2020, section 3.1.
 
     >>> keep_top_p(torch.tensor([[0.6, 0.3, 0.1]]).log(), top_p=0.7).exp().round(decimals=1).tolist()
@@ -72,7 +74,7 @@ def keep_top_p(logits_BV: Float[Tensor, "*B V"], *, top_p: float) -> Float[Tenso
     if not 0.0 < top_p <= 1.0:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}; None turns it off")
     sorted_BV, ids_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
-    probs_BV = sorted_BV.softmax(dim=-1)
+    probs_BV = _at_least_float32(sorted_BV).softmax(dim=-1)
     before_BV = probs_BV.cumsum(dim=-1) - probs_BV
     keep_BV = before_BV < top_p
     keep_BV[..., 0] = True
@@ -99,6 +101,41 @@ def keep_min_p(logits_BV: Float[Tensor, "*B V"], *, min_p: float) -> Float[Tenso
     least = math.log(min_p) if min_p > 0.0 else -math.inf
     highest_B1 = logits_BV.max(dim=-1, keepdim=True).values
     return logits_BV.masked_fill(logits_BV < highest_B1 + least, -torch.inf)
+
+
+def keep_typical(logits_BV: Float[Tensor, "*B V"], *, typical_p: float) -> Float[Tensor, "*B V"]:
+    """Keep the tokens whose surprise is closest to the expected surprise, up to a total probability.
+
+    The surprise of a token is ``-log p_i``; its expected value is the entropy
+    ``H = -sum_i p_i log p_i``. The idea: people avoid words that carry much less information than
+    is expected, as well as words that carry much more. So the most likely token may be dropped.
+
+    Formula: sort by ``|-log p_i - H|``, the smallest first; keep the fewest tokens whose total
+    probability reaches ``typical_p``.
+
+    Units: ``typical_p`` is a probability, 0 < typical_p < 1; surprise and entropy are in nats.
+    Raises: ValueError if ``typical_p`` lies outside (0, 1).
+    Ties: tokens at the same distance as the last one stay with it.
+    Source: Meister et al. 2022 (Locally typical sampling).
+
+    >>> probs_BV = torch.tensor([[0.5, 0.2, 0.2, 0.1]])  # entropy 1.22; surprises 0.69, 1.61, 1.61, 2.30
+    >>> keep_typical(probs_BV.log(), typical_p=0.3).exp().round(decimals=1).tolist()
+    [[0.0, 0.2..., 0.2..., 0.0]]
+    """
+    if not 0.0 < typical_p < 1.0:
+        raise ValueError(f"typical_p must be in (0, 1), got {typical_p}; None turns it off")
+    log_probs_BV = _at_least_float32(logits_BV).log_softmax(dim=-1)
+    probs_BV = log_probs_BV.exp()
+    entropy_B1 = -torch.where(probs_BV > 0, probs_BV * log_probs_BV, 0.0).sum(dim=-1, keepdim=True)
+    distance_BV = (-log_probs_BV - entropy_B1).abs()
+    sorted_BV, ids_BV = distance_BV.sort(dim=-1, stable=True)
+    reached_BV = probs_BV.gather(-1, ids_BV).cumsum(dim=-1)
+    last_B1 = (reached_BV < typical_p).sum(dim=-1, keepdim=True).clamp(max=logits_BV.shape[-1] - 1)
+    return logits_BV.masked_fill(distance_BV > sorted_BV.gather(-1, last_B1), -torch.inf)
+
+
+def _at_least_float32(logits_BV: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+    return logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()
 
 
 def _keep(

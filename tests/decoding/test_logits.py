@@ -9,9 +9,16 @@ from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
-from llm_from_scratch.decoding.logits import apply_temperature, keep_min_p, keep_top_k, keep_top_p
+from llm_from_scratch.decoding.logits import (
+    apply_temperature,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    keep_typical,
+)
 from llm_from_scratch.decoding.sampling import next_token_probabilities
 
 
@@ -52,6 +59,57 @@ def test_top_p_equals_transformers(seed, value):
 def test_min_p_equals_transformers(seed, value):
     x = scores(seed)
     same(keep_min_p(x, min_p=value), MinPLogitsWarper(value)(None, x.clone()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [1e-9, 0.2, 0.5, 0.9, 0.999])
+def test_typical_equals_transformers(value, dtype):
+    some = 0
+    for seed in range(5):
+        x = scores(seed).to(dtype)
+        x[:, 1::5] = x[:, 1::5].round()  # ties
+        x[:, 2::9] = -math.inf
+        x[0, 3:] = -math.inf
+        x[1, 8] = 50.0
+        before = x.clone()
+        kept = keep_typical(x, typical_p=value)
+        same(kept, TypicalLogitsWarper(value)(None, x.clone()))
+        assert torch.equal(x, before)
+        some += (kept != x).sum()
+    assert some > 100
+
+
+def test_typical_may_drop_the_most_likely_token():
+    x = torch.tensor([[0.4] + [0.6 / 12] * 12]).log()
+    assert keep_typical(x, typical_p=0.5).isfinite().tolist() == [[False] + [True] * 12]
+    assert keep_typical(x, typical_p=0.7).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_number_formats_keep_what_float32_keeps(dtype):
+    for seed in range(3):
+        x = scores(seed, V=5003).to(dtype)
+        x[:, 5::11] = -math.inf
+        reference = x.float() if dtype != torch.float64 else x
+        pairs = [
+            (keep_top_p(x, top_p=0.97), TopPLogitsWarper(0.97)),
+            (keep_typical(x, typical_p=0.9), TypicalLogitsWarper(0.9)),
+            (keep_min_p(x.float(), min_p=0.01).to(dtype), MinPLogitsWarper(0.01)),
+        ]
+        for kept, theirs in pairs:
+            expected = theirs(None, reference.clone())
+            assert kept.dtype == dtype
+            differ = (kept.isfinite() != expected.isfinite()).sum()
+            assert differ <= (20 if dtype == torch.bfloat16 else 3)  # ties at the border; rounded sums
+            stays = kept.isfinite()
+            assert torch.equal(kept[stays], x[stays])
+            assert 1 < stays.sum() < 0.6 * stays.numel()
+        same(apply_temperature(x, temperature=0.3), TemperatureLogitsWarper(0.3)(None, x.clone()))
+        kth_B1 = x.sort(descending=True).values[:, 40:41]
+        kept = keep_top_k(x, top_k=41)
+        assert (kept.isfinite().sum(-1) == 41).all()
+        assert (TopKLogitsWarper(41)(None, x.clone()).isfinite() == (x >= kth_B1)).all()
+        assert (kept.isfinite() <= (x >= kth_B1)).all()
 
 
 def test_all_together_equal_transformers_in_their_order():
@@ -124,6 +182,9 @@ def test_ties_at_the_border_keep_the_lower_id():
         (lambda x: keep_top_p(x, top_p=math.nan), "got nan"),
         (lambda x: keep_min_p(x, min_p=-0.1), r"min_p must be in \[0, 1\], got -0.1"),
         (lambda x: keep_min_p(x, min_p=1.5), "got 1.5"),
+        (lambda x: keep_typical(x, typical_p=0.0), r"typical_p must be in \(0, 1\), got 0.0; None"),
+        (lambda x: keep_typical(x, typical_p=1.0), "got 1.0"),
+        (lambda x: keep_typical(x, typical_p=math.nan), "got nan"),
     ],
 )
 def test_settings_out_of_range(call, message):
