@@ -74,7 +74,7 @@ execute: $(READY)  ## run every chapter and solution in a fresh kernel and store
 exercises: $(READY)  ## derive the blank exercise notebooks from the solutions
 	$(PY) tools/exercises.py
 
-models: $(READY)  ## train again the small models that the chapters load (about five minutes on two cores)
+models: $(READY)  ## train again the small models that the chapters load (about an hour on two cores)
 	$(PY) -m llm_from_scratch.recipes.publish
 
 grade: $(READY)  ## grade NOTEBOOKS="a.ipynb b.ipynb"
