@@ -1,6 +1,7 @@
 """From scores to text: which next tokens stay possible, and which one is drawn."""
 
 from llm_from_scratch.decoding.bad_words import forbid_sequences
+from llm_from_scratch.decoding.contrastive import contrastive_search
 from llm_from_scratch.decoding.logits import (
     apply_temperature,
     keep_min_p,
@@ -14,14 +15,23 @@ from llm_from_scratch.decoding.repetition import (
     penalise_presence_and_frequency,
     penalise_repetition,
 )
+from llm_from_scratch.decoding.rerank import Ranked, best_of_n, rerank
 from llm_from_scratch.decoding.sampling import next_token_probabilities, sample, stream
+from llm_from_scratch.decoding.search import BeamResult, Hypothesis, beam_search, greedy_search
 
 __all__ = [
+    "BeamResult",
+    "Hypothesis",
     "LogitFunction",
     "Pipeline",
+    "Ranked",
     "apply_temperature",
+    "beam_search",
+    "best_of_n",
+    "contrastive_search",
     "forbid_repeated_ngrams",
     "forbid_sequences",
+    "greedy_search",
     "keep_min_p",
     "keep_top_k",
     "keep_top_p",
@@ -29,6 +39,7 @@ __all__ = [
     "next_token_probabilities",
     "penalise_presence_and_frequency",
     "penalise_repetition",
+    "rerank",
     "run_pipeline",
     "sample",
     "scores_only",

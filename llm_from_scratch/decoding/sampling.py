@@ -4,7 +4,6 @@ Legend: B sequences, T positions, V vocabulary entries.
 """
 
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -12,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llm_from_scratch.decoding.logits import apply_temperature, keep_min_p, keep_top_k, keep_top_p
-from llm_from_scratch.nn.modes import evaluation_mode
+from llm_from_scratch.decoding.pipeline import Pipeline, run_pipeline
+from llm_from_scratch.decoding.prompts import check_prompt, next_token_logits, whole_numbers
 
 # Anything that turns ids_BT into logits_BTV: a Decoder, or a function.
 LanguageModel = Callable[[Tensor], Tensor]
@@ -88,6 +88,7 @@ def stream(
     seed: int | None = None,
     stop_ids: Iterable[int] | Tensor = (),
     context_length: int | None = None,
+    pipeline: Pipeline = (),
 ) -> Iterator[int]:
     """Continue one sequence of tokens, giving each new token as soon as it is drawn.
 
@@ -95,7 +96,8 @@ def stream(
     likely token; the other settings are those of `next_token_probabilities`. A token in
     ``stop_ids`` (a list, set, array or tensor of ids) ends the text and is not returned. ``seed``
     fixes the draws; None draws from torch's global generator. ``context_length`` defaults to the
-    model's own.
+    model's own. ``pipeline`` is a list of steps ``(ids_BT, logits_BV) -> logits_BV`` that the scores
+    pass through first, before temperature; they read the whole text, prompt included.
 
     The model reads the last ``context_length`` tokens and no more. Once the text is longer, each
     step shifts that window by one token and its first position is position 0 again, so the model
@@ -108,50 +110,30 @@ def stream(
     for scores that no probability can be made of.
     """
     _check_settings(temperature, top_k, top_p, min_p)
-    prompt = torch.as_tensor(ids)
-    if prompt.dim() > 1 and prompt.shape[:-1].numel() > 1:
-        raise ValueError(f"one sequence at a time, got ids of shape {tuple(prompt.shape)}; pass ids[0]")
-    history = prompt.flatten().tolist()
-    if not all(isinstance(token, int) for token in history):
-        raise ValueError(f"token ids must be whole numbers, got {history}; encode the prompt first")
-    if not history:
-        raise ValueError("the prompt is empty; give at least one token, such as the one that starts a text")
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must be a whole number of at least 0, got {max_new_tokens!r}")
-    if context_length is None:
-        context_length = getattr(getattr(model, "config", None), "context_length", None)
-    if context_length is not None and context_length < 1:
-        raise ValueError(f"context_length must be at least 1 token, got {context_length}")
+    history, context_length = check_prompt(model, ids, max_new_tokens, context_length)
     if seed is not None and not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must fit into 64 bits, got {seed}")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    return _draw(model, history, max_new_tokens, settings, generator, _whole(stop_ids), context_length)
+    stop_ids = whole_numbers(stop_ids, "stop_ids")
+    return _draw(model, history, max_new_tokens, settings, generator, stop_ids, context_length, pipeline)
 
 
-def _draw(model, history, max_new_tokens, settings, generator, stop_ids, context_length) -> Iterator[int]:
+def _draw(
+    model, history, max_new_tokens, settings, generator, stop_ids, context_length, pipeline
+) -> Iterator[int]:
     """The loop of `stream`, whose arguments have been checked."""
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    device = "cpu" if first is None else first.device
     for _ in range(max_new_tokens):
         window = history if context_length is None else history[-context_length:]
-        with torch.no_grad(), evaluation_mode(model):
-            logits_V = model(torch.tensor([window], device=device))[0, -1].float().cpu()
-        probs_V = next_token_probabilities(logits_V, **settings)
+        logits_BV = next_token_logits(model, torch.tensor([window]))
+        if pipeline:
+            logits_BV = run_pipeline(pipeline, torch.tensor([history]), logits_BV)
+        probs_V = next_token_probabilities(logits_BV[0], **settings)
         token = int(torch.multinomial(probs_V, 1, generator=generator))
         if token in stop_ids:
             return
         history.append(token)
         yield token
-
-
-def _whole(stop_ids: Iterable[int] | Tensor) -> frozenset[int]:
-    """Return the ids as plain integers: a tensor's elements are equal to none, an array's are unhashable."""
-    plain = stop_ids.tolist() if hasattr(stop_ids, "tolist") else stop_ids
-    try:
-        return frozenset(operator.index(i) for i in (plain if isinstance(plain, Iterable) else [plain]))
-    except TypeError:
-        raise ValueError(f"stop_ids must be token ids, whole numbers in one row, got {stop_ids!r}") from None
 
 
 def _check_settings(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
