@@ -212,8 +212,8 @@ def main(write: Callable[[str], Any] = print) -> int:
     write(f"{'family':8} {'variant':31} {'layers x width, heads':24} {'logits':>7} {'gradients':>9}")
     for row in rows:
         write(f"{row.family:8} {row.what:31} {row.sizes:24} {row.logits:7.0e} {row.gradients:9.0e}")
-    write(f"logits: largest absolute difference, at most {BOUND:.0e}; gradients: largest difference relative")
-    write(f"to the largest gradient of the same tensor, at most {GRADIENT_BOUND:.0e}; both in float32")
+    write(f"logits: largest difference in float32, at most {BOUND:.0e}")
+    write(f"gradients: relative to the largest of the same tensor, at most {GRADIENT_BOUND:.0e}")
     return int(any(row.logits > BOUND or row.gradients > GRADIENT_BOUND for row in rows))
 
 

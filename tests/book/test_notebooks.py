@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import pkgutil
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+
+from llm_from_scratch.widgets import show_source
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -187,3 +190,15 @@ def test_colab_link_and_cell(path):
         r"colab\.research\.google\.com/github/[^/]+/[^/]+/blob/main/(\S+?\.ipynb)", text_of(path)
     ):
         assert (ROOT / target).exists(), target
+
+
+@each_chapter
+def test_shown_source_is_the_present_source(path):
+    """What show_source stored in a chapter is what the package holds today."""
+    for cell in read(path).cells:
+        for output in cell.get("outputs", ()):
+            shown = str(output.get("data", {}).get("text/markdown", ""))
+            if match := re.match(r"<details><summary>Source of <code>(llm_from_scratch\.[\w.]+)<", shown):
+                thing = pkgutil.resolve_name(match[1])
+                present = [show_source(thing, docstring=d)._repr_markdown_() for d in (True, False)]
+                assert shown in present, f"{match[1]} has changed: execute {path.name} again"
