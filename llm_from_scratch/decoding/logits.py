@@ -76,7 +76,7 @@ def keep_top_p(logits_BV: Float[Tensor, "*B V"], *, top_p: float) -> Float[Tenso
     sorted_BV, ids_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
     probs_BV = _at_least_float32(sorted_BV).softmax(dim=-1)
     before_BV = probs_BV.cumsum(dim=-1) - probs_BV
-    keep_BV = before_BV < top_p
+    keep_BV = before_BV < (top_p if top_p < 1.0 else math.inf)  # a rounded sum may reach 1 too early
     keep_BV[..., 0] = True
     return _keep(logits_BV, ids_BV, keep_BV)
 

@@ -35,12 +35,12 @@ def check_prompt(model, ids, max_new_tokens: int, context_length: int | None) ->
     history = prompt.flatten().tolist()
     if not all(type(token) is int for token in history):
         raise ValueError(f"token ids must be whole numbers, got {history}; encode the prompt first")
-    if type(max_new_tokens) is not int or max_new_tokens < 0:
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be a whole number of at least 0, got {max_new_tokens!r}")
     if context_length is None:
         context_length = getattr(getattr(model, "config", None), "context_length", None)
-    if context_length is not None and (type(context_length) is not int or context_length < 1):
-        raise ValueError(f"context_length must be at least 1 token, got {context_length!r}")
+    if context_length is not None and context_length < 1:
+        raise ValueError(f"context_length must be at least 1 token, got {context_length}")
     return history, context_length
 
 

@@ -166,11 +166,8 @@ def beam_search(
                 _node(text.node, parents[k].node, token, step, log_probs_KV[k, token].item(), total, state)
             )
         finished = sorted(finished, key=lambda pair: -pair[0])[:num_beams]  # stable: the earlier stays
-        full = len(finished) == num_beams
-        if not beams or (full and early_stopping is True):
-            break
-        bound_length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else step
-        if full and beams[0].total / bound_length**length_penalty <= finished[-1][0]:
+        length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else step
+        if not beams or _enough(finished, beams[0].total / length**length_penalty, num_beams, early_stopping):
             break
     if max_new_tokens == 0:
         finished = [(0.0, beams[0])]
@@ -194,6 +191,13 @@ def _best(totals_KV: Float[Tensor, "K V"], count: int) -> list[tuple[int, int]]:
     places_N = ((flat_N >= least) & (flat_N > -torch.inf)).nonzero().flatten()  # with all that tie
     order_N = places_N[flat_N[places_N].argsort(descending=True, stable=True)][:count]
     return [divmod(place, totals_KV.shape[1]) for place in order_N.tolist()]
+
+
+def _enough(finished, bound: float, num_beams: int, early_stopping: bool | str) -> bool:
+    """Whether the search may end: ``bound`` is what the best beam is held to be able to reach."""
+    if len(finished) < num_beams:
+        return False
+    return early_stopping is True or bound <= finished[-1][0]
 
 
 def _hypothesis(score: float, text: _Text, stop_ids: frozenset[int]) -> Hypothesis:

@@ -24,7 +24,7 @@ from llm_from_scratch.decoding.repetition import (
 P = [0.34, 0.22, 0.15, 0.11, 0.09, 0.06, 0.03]
 SCORES = [math.log(p) + 2 for p in P]  # some positive, some negative
 PROMPT = [2, 0, 5, 0]
-N = 3_000
+N = 2_000
 LIMIT = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46}  # by degrees of freedom
 
 

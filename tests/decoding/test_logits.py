@@ -79,6 +79,30 @@ def test_typical_equals_transformers(value, dtype):
     assert some > 100
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_impossible_tokens_and_extreme_settings_equal_transformers(dtype):
+    for seed in range(3):
+        x = scores(seed).to(dtype)
+        x[:, 2::9] = -math.inf
+        x[0, 1:] = -math.inf
+        x[1, 8] = 80.0
+        for value in (1e-9, 1e-3, 1 - 1e-5):
+            same(keep_top_p(x, top_p=value), TopPLogitsWarper(value)(None, x.clone()))
+        same(keep_top_p(x[2:], top_p=1.0), x[2:])
+        for value in (1e-6, 1e6):
+            same(apply_temperature(x, temperature=value), TemperatureLogitsWarper(value)(None, x.clone()))
+        for value in (1, 3, 5000):
+            same(keep_top_k(x, top_k=value), TopKLogitsWarper(value)(None, x.clone()))
+        x[2] = x[2].round()  # with ties, which top-k and top-p break by the lower id
+        for value in (0.0, 1e-30, 1e-5, 0.3, 1.0):
+            same(keep_min_p(x, min_p=value), MinPLogitsWarper(value)(None, x.clone()))
+
+
+def test_top_p_of_one_keeps_every_token():
+    x = scores(0, V=50_021)
+    assert torch.equal(keep_top_p(x, top_p=1.0), x)
+
+
 def test_typical_may_drop_the_most_likely_token():
     x = torch.tensor([[0.4] + [0.6 / 12] * 12]).log()
     assert keep_typical(x, typical_p=0.5).isfinite().tolist() == [[False] + [True] * 12]
