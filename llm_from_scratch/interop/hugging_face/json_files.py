@@ -123,12 +123,16 @@ class Fields:
         return Fields(values, f"{self.origin}: in {name!r}")
 
     def check_all_read(self, ignored: Collection[str]) -> None:
-        """Raise ValueError for a field that nobody asked for, unless ``ignored`` names it."""
-        for name in self.values:
-            if name not in self._read and name not in ignored:
+        """Raise ValueError for a field that nobody asked for, unless ``ignored`` names it.
+
+        A field that is null says nothing, and one of ``NEUTRAL`` asks for nothing at that value.
+        """
+        for name, value in self.values.items():
+            neutral = name in NEUTRAL and type(value) is type(NEUTRAL[name]) and value == NEUTRAL[name]
+            if name not in self._read and name not in ignored and value is not None and not neutral:
                 raise self.wrong(
                     name,
-                    f"is {self.values[name]!r:.60}, and is not known to leave the model as it is; if it "
+                    f"is {value!r:.60}, and is not known to leave the model as it is; if it "
                     f"does, load_folder(..., ignore=[{name!r:.60}]) passes over it",
                 )
 
@@ -150,6 +154,20 @@ IGNORED = frozenset(
         "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "temperature", "top_k",
         "top_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "is_llama_config",
         "directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-        "pooler_size_per_head", "pooler_type",
+        "pooler_size_per_head", "pooler_type", "_num_labels", "conversational", "bad_words_ids",
+        "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty",
+        "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id",
+        "forced_eos_token_id", "num_beam_groups", "num_return_sequences", "output_scores",
+        "remove_invalid_values", "suppress_tokens", "tf_legacy_loss", "typical_p",
     ]
 )  # fmt: skip
+
+# What leaves the model as it is at this value, and might change it at others. Published configs have them.
+NEUTRAL = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "pruned_heads": {},
+    "rope_interleaved": False,
+    "use_mrope": False,
+}

@@ -86,8 +86,8 @@ def _rope_base(fields: Fields) -> float:
 def _window(fields: Fields, kind: str, num_layers: int) -> int | None:
     """The tokens that each position sees, or None for all. All layers must agree."""
     window = fields.size("sliding_window", MAX_TOKENS, None)
-    if kind == "mistral" and "sliding_window" not in fields.values:
-        window = 4096
+    if kind != "llama" and "sliding_window" not in fields.values:
+        window = 4096  # what transformers takes it to be
     if kind.startswith("qwen") and not fields.flag("use_sliding_window", False):
         window = None
     full = fields.take("max_window_layers", int, "a whole number", 28 if kind.startswith("qwen") else 0)
