@@ -55,10 +55,11 @@ def test_contexts_plurals_and_missing_translations(tmp_path):
         "abbrev. month\x04May": "5月",
         "full\x04May": "五月",
         "%d day\0%d days": "%d 天",
+        "one hit\0%d hits": "一个\0多个",
         "Untranslated": "",
     }
     archive = wheel(tmp_path, {member("conf"): catalogue(entries)})
-    assert interface_strings(archive) == (("%d day", "%d 天"), ("May", "5月"))
+    assert interface_strings(archive) == (("%d day", "%d 天"), ("May", "5月"), ("one hit", "一个"))
 
 
 def test_of_several_translations_the_first_file_s_counts(tmp_path):

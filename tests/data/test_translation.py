@@ -35,6 +35,7 @@ def test_padding():
     assert rows == [[5, 6, 7], [], [8]]
     assert padded([[5]]).dtype == torch.int64
     assert padded([[]], end=True).tolist() == [[END]]
+    assert padded([(5, 6), (7,)]).tolist() == [[5, 6], [7, PAD]]  # rows may be any sequences
 
 
 @pytest.mark.parametrize("rows", [[], [[], []]])

@@ -139,6 +139,47 @@ def test_both_models_read_the_same_numbers(monkeypatch):
     assert read[: len(read) // 2] == read[len(read) // 2 :]
 
 
+def test_a_seed_sets_the_first_weights():
+    once = NumberTranslationConfig(**{**vars(TINY), "steps": 1})
+    unread = []  # the embedding of the unknown word: nothing trains it
+    for seed in (3, 4, 3):
+        model, _ = train_one(Task(DIRECTIONS[0]), attention=False, seed=seed, config=once, say=silent)
+        unread.append(model.source_embedding.weight[3].detach())
+    assert torch.equal(unread[0], unread[2])
+    assert not torch.equal(unread[0], unread[1])
+
+
+def test_training_learns_with_clipped_gradients(monkeypatch):
+    config = NumberTranslationConfig(
+        max_digits=1, width_attention=16, batch_size=8, steps=60, warmup_steps=5, peak_rate=0.02,
+        clip=0.7, check_every=10,
+    )  # fmt: skip
+    limits, clip = [], torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, limit):
+        limits.append(limit)
+        return clip(parameters, limit)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    _, checks = train_one(Task(DIRECTIONS[0]), attention=True, seed=0, config=config, say=silent)
+    assert checks[-1]["loss"] < 0.5 * checks[0]["loss"]
+    assert limits == [0.7] * 60
+
+
+def test_what_is_kept_is_also_scored_as_it_is_kept(tmp_path, monkeypatch):
+    rounded = []
+    monkeypatch.setattr(
+        recipe,
+        "score",
+        lambda task, model, config: (
+            rounded.append(all(torch.equal(p, p.half().float()) for p in model.parameters())),
+            {"exact": 0.0},
+        )[1],
+    )
+    make(tmp_path, say=silent, config=NumberTranslationConfig(**{**vars(TINY), "steps": 1, "seeds": (0,)}))
+    assert rounded == [False, True, False, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
