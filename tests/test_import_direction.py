@@ -18,8 +18,8 @@ LAYERS = (
     {"", "files"},  # "" is llm_from_scratch/__init__.py, which holds the version
     {"tokenizers", "nn", "widgets", "grading", "autograd"},
     {"models", "data"},
-    {"training", "decoding", "inference", "interop", "evaluation"},
-    {"finetuning"},
+    {"training", "decoding", "interop", "evaluation"},
+    {"finetuning", "inference"},
     {"recipes"},
     {"cli"},
 )

@@ -113,29 +113,34 @@ class Decoder(nn.Module):
         looked_up = sum(table.weight.numel() for table in tables if table is not None)
         return sum(p.numel() for p in self.parameters()) - (0 if embeddings else looked_up)
 
-    def embed(self, ids_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
-        """The vectors that enter the first block, and the rotary table of their positions.
+    def embed(
+        self, ids_BT: Int[Tensor, "B T"], start: int = 0
+    ) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
+        """The vectors that enter the first block, and the rotary table of their positions from ``start`` on.
 
         Sinusoids have entries up to 1 and are not learned, so the embeddings that they are added to
         are scaled by sqrt(d_model) (Vaswani et al. 2017, section 3.4).
         """
-        T = ids_BT.shape[1]
+        end = start + ids_BT.shape[1]
         x_BTC, rope = self.token_embedding(ids_BT), None
         if self.config.positions == "learned":
-            x_BTC = x_BTC + self.position_embedding.weight[:T]
+            x_BTC = x_BTC + self.position_embedding.weight[start:end]
         elif self.config.positions == "sinusoidal":
-            x_BTC = x_BTC * math.sqrt(self.config.d_model) + self.sinusoids_TC[:T]
+            x_BTC = x_BTC * math.sqrt(self.config.d_model) + self.sinusoids_TC[start:end]
         elif self.config.positions == "rope":
-            rope = self.rope_cos_TF[:T], self.rope_sin_TF[:T]
+            rope = self.rope_cos_TF[start:end], self.rope_sin_TF[start:end]
         return self.dropout(x_BTC), rope
 
-    def score_bias(self, T: int) -> Float[Tensor, "H T T"] | None:
-        """What every layer adds to its scores by distance: T5's learned numbers, ALiBi's penalty, or None."""
+    def score_bias(self, T: int, S: int | None = None) -> Float[Tensor, "H T S"] | None:
+        """What every layer adds to its scores by distance: T5's learned numbers, ALiBi's penalty, or None.
+
+        Of S positions, by default T, the last T are the queries.
+        """
         if self.relative_bias is not None:
-            return self.relative_bias(T)
+            return self.relative_bias(T, S)
         if self.config.positions == "alibi":
             weight = self.output_weight
-            return alibi_bias(self.config.num_heads, T, device=weight.device).to(weight.dtype)
+            return alibi_bias(self.config.num_heads, T, S, device=weight.device).to(weight.dtype)
         return None
 
     def forward(
