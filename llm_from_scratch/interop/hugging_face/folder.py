@@ -12,18 +12,15 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from llm_from_scratch.files import write_atomically
 from llm_from_scratch.interop.empty import build_empty
 from llm_from_scratch.interop.hugging_face import bert, gpt2, llama, t5
 from llm_from_scratch.interop.hugging_face.family import Family
+from llm_from_scratch.interop.hugging_face.folder_writing import write_folder
 from llm_from_scratch.interop.hugging_face.json_files import IGNORED, Fields, read_json
 from llm_from_scratch.interop.hugging_face.tensor_files import (
-    INDEX,
-    SINGLE,
     TensorEntry,
     check_dtype,
     read_entries,
@@ -170,6 +167,9 @@ def save_folder(
     `Loaded` has them) are stored with the tokenizer. Files that would take more than
     ``max_shard_bytes`` are split, and an index says which tensor lies where.
 
+    In a folder that holds a model already, that model stays until all new files are on the disk. Its
+    tokenizer's files stay unless a ``tokenizer`` is given, which then replaces them all.
+
     Raises: ValueError naming the field of the model's config, or the kind of tokenizer, that Hugging
     Face's families have nothing for; nothing is written then.
     """
@@ -177,14 +177,10 @@ def save_folder(
     fields = family.write_config(model.config)
     tensors = export(model, family.mapping(model.config, ()))
     fields["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    folder = Path(path)
     if tokenizer is None and (chat_template is not None or special_tokens):
         raise ValueError("chat_template and special_tokens are stored with a tokenizer: pass it as well")
     files = {} if tokenizer is None else write_tokenizer(tokenizer, chat_template, special_tokens)
-    write_weights(folder, tensors, max_shard_bytes)
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-    write_atomically(folder / "config.json", json.dumps(fields, indent=2) + "\n")
+    write_folder(Path(path), json.dumps(fields, indent=2) + "\n", tensors, max_shard_bytes, files)
 
 
 def _family_for(model: nn.Module) -> Family:
@@ -220,30 +216,3 @@ def _is_gpt2(model: Decoder) -> bool:
                 f"{name}={getattr(config, name)!r} has no field in GPT-2's config, which has {value!r}"
             )
     return is_gpt2
-
-
-def write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: int) -> None:
-    """Write the tensors as one safetensors file, or as several with an index."""
-    shards: list[dict[str, Tensor]] = [{}]
-    used = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and used + tensor.nbytes > max_shard_bytes:
-            shards.append({})
-            used = 0
-        shards[-1][name] = tensor
-        used += tensor.nbytes
-    metadata = {"format": "pt"}
-    before = {INDEX, *(path.name for path in folder.glob("model*.safetensors"))}
-    names = [SINGLE]
-    if len(shards) > 1:
-        names = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        write_atomically(folder / name, safetensors.torch.save(shard, metadata))
-    if len(shards) > 1:
-        places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
-        names.append(INDEX)
-    for name in sorted(before.difference(names)):  # of an earlier model in the same folder
-        (folder / name).unlink(missing_ok=True)
