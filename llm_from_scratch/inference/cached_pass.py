@@ -1,7 +1,7 @@
 """One pass of a decoder over new tokens, with the keys and values of earlier ones from a cache.
 
-Legend: B sequences, T new positions, S positions that are looked at, C width of the model, V vocabulary
-entries, H query heads, K key/value heads, D width of a head.
+Legend: B sequences, T new positions, U of them scored (all or the last), S positions looked at, C width
+of the model, V vocabulary entries, H query heads, K key/value heads, D width of a head.
 """
 
 import torch
@@ -18,7 +18,7 @@ from llm_from_scratch.nn.masks import causal_mask
 @torch.no_grad()
 def cached_forward(
     model: Decoder, ids_BT: Int[Tensor, "B T"], cache: KVCache, *, last_only: bool = False
-) -> Float[Tensor, "B T V"]:
+) -> Float[Tensor, "B U V"]:
     """Score the next token at each new position; equal to the end of ``model(all tokens so far)``.
 
     ``ids_BT`` are the tokens that follow those in the cache, which then holds them too. They may come

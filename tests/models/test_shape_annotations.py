@@ -7,11 +7,11 @@ SETUP = """
 from jaxtyping import install_import_hook
 
 models = ("decoder", "encoder", "encoder_heads", "encoder_decoder", "loss", "attention_maps")
-names = ("nn", "decoding", "evaluation", *(f"models.{name}" for name in models))
+names = ("nn", "decoding", "evaluation", "inference", *(f"models.{name}" for name in models))
 parts = [f"llm_from_scratch.{name}" for name in names]
 install_import_hook(parts, "beartype.beartype")
 import torch
-from llm_from_scratch import decoding, evaluation, nn
+from llm_from_scratch import decoding, evaluation, inference, nn
 from llm_from_scratch.models.attention_maps import attention_maps
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig, next_token_loss
 from llm_from_scratch.models.encoder import Encoder, EncoderConfig
@@ -32,6 +32,8 @@ for model in models:
     attention_maps(model, [1, 2, 3])
     decoding.sample(model, [1, 2], max_new_tokens=3, temperature=0.7, top_k=9, top_p=0.9, min_p=0.01)
     evaluation.evaluate(model, ids.flatten(), num_bytes=50)
+    inference.generate(model, [1, 2], max_new_tokens=3)
+    inference.cached_forward(model.eval(), ids, inference.KVCache.for_model(model, batch_size=3))
 q, k, v = torch.randn(2, 6, 5, 11), torch.randn(2, 3, 7, 11), torch.randn(2, 3, 7, 11)
 nn.attention(q, k, v, mask=nn.causal_mask(5, 7))
 nn.fused_attention(q, k, v, is_causal=True)
