@@ -87,7 +87,8 @@ def test_names_in_the_picture_do_not_touch():
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(101)]
     near = [[(i + 1) % 101] for i in range(101)]
-    view = ProjectionExplorer(words, rng.normal(size=(101, 2)) * [3, 1], near, np.ones((101, 1)), chosen="word57")
+    places = rng.normal(size=(101, 2)) * [3, 1]
+    view = ProjectionExplorer(words, places, near, np.ones((101, 1)), chosen="word57")
     texts = picture_of(view).findall("{*}text")[:-1]
     ends = [7 * len(t.text) * (t.get("text-anchor") == "end") for t in texts]
     boxes = [
