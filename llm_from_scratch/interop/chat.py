@@ -72,11 +72,15 @@ def encode_chat(
     The special tokens in the template's text become special ids. In the messages they are refused:
     whoever writes "<|im_end|>" in a message would otherwise end it and speak as somebody else.
 
-    Raises: ValueError as `render_chat`; if the model has no template; for a special token in a message.
+    Raises: ValueError as `render_chat`; if the model has no template or no tokenizer; for a special token
+    in a message.
     """
     if loaded.chat_template is None:
         raise ValueError("this model came without a chat template; it continues text, so encode the text")
+    if loaded.tokenizer is None:
+        raise ValueError("this model came without a tokenizer; render_chat gives the text of the messages")
     special = loaded.tokenizer.special_tokens
+    messages, variables = _plain(messages), _plain(variables)  # what is looked at is what is rendered
     for text in _texts([messages, variables]):
         if found := next((token for token in special if token in text), None):
             raise ValueError(
@@ -127,12 +131,13 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """All texts in what `_plain` made."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for key, entry in value.items():
-            yield from _texts(key)
+            yield key
             yield from _texts(entry)
-    elif isinstance(value, Sequence):
+    elif isinstance(value, list):
         for entry in value:
             yield from _texts(entry)

@@ -71,8 +71,11 @@ class Limits:
             self._spend(literal)
             yield item
 
-    def check_size(self, value: Any) -> None:
-        """Refuse lists that hold, all told, more than the limit: one long text may stand in them often."""
+    def check_size(self, value: Any) -> int:
+        """Refuse lists that hold, all told, more than the limit: one long text may stand in them often.
+
+        Returns how many characters and entries they hold.
+        """
         stack, size, entries = [value], 0, 0
         while stack:
             entry = stack.pop()
@@ -86,6 +89,12 @@ class Limits:
             if size > MAX_CHARACTERS or entries + len(stack) > MAX_ENTRIES:
                 limits = f"{MAX_CHARACTERS} characters or {MAX_ENTRIES} entries"
                 raise SecurityError(f"it handles more than {limits} at once")
+        return size + entries
+
+    def check_repeats(self, times: int, values: Any) -> None:
+        """Refuse a format or a translation whose ``times`` places could each hold all of ``values``."""
+        if times * self.check_size(values) > MAX_CHARACTERS:
+            raise SecurityError(f"it could make more than {MAX_CHARACTERS} characters at once")
 
     def check_product(self, values: Iterable[Any]) -> None:
         """Refuse a count or width that is huge, by itself or beside a long text."""
@@ -155,6 +164,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         owner = getattr(method, "__self__", None)  # "a" in "a".ljust(9)
         if isinstance(owner, str):
             self.limits.check_format(owner)
+            places = len(owner) if method.__name__ == "translate" else owner.count("{")
+            self.limits.check_repeats(places, [args, kwargs])
         if isinstance(owner, (str, list)):
             self.limits.check_product([owner, *args, *kwargs.values()])
         if isinstance(function, LoopContext):  # a loop over what lies inside an item
@@ -166,7 +177,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Apply an operator."""
         if operator == "%" and isinstance(left, str):
             self.limits.check_format(left)
-            self.limits.check_size(right)
+            self.limits.check_repeats(left.count("%"), right)
         elif operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
             bits = (
                 left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
@@ -185,6 +196,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             value, others = args[first], [*args[first + 1 :], *kwargs.values()]
             if name == "format":
                 self.limits.check_format(str(value))
+                self.limits.check_repeats(str(value).count("%"), others)
             self.limits.check_size([value, others])
             self.limits.check_product([value, *others] if isinstance(value, (str, list)) else others)
             return self.limits.charge(function(*args, **kwargs))

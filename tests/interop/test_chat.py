@@ -1,11 +1,15 @@
 """Chat templates: the text that transformers makes of them, and none of what a hostile one wants."""
 
+import dataclasses
 import time
 
 import pytest
+from torch import nn
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from llm_from_scratch.interop.chat import render_chat
+from llm_from_scratch.interop.chat import encode_chat, render_chat
+from llm_from_scratch.interop.loaded import Loaded
+from llm_from_scratch.tokenizers import BytePairTokenizer
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -168,3 +172,61 @@ def test_messages_that_contain_themselves_are_refused():
     message["content"] = [message]
     with pytest.raises(ValueError, match="deeper than 32"):
         render_chat("{{ messages }}", [message])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ('x' * 90000).translate({120: 'y' * 90000}) }}",
+        "{{ ('x' * 90000).translate(['y' * 90000] * 121) }}",
+        "{{ ('%(a)s' * 15000) % {'a': 'y' * 90000} }}",
+        "{{ ('%(a)s' * 15000) % {'a': ['y' * 90000]} }}",
+        "{{ ('%(a)s' * 15000) | format(a=['y' * 90000]) }}",
+        "{{ ('{a}' * 15000).format_map({'a': 'y' * 90000}) }}",
+        "{{ ('{a[0]}' * 15000).format(a=['y' * 90000]) }}",
+    ],
+)
+def test_one_text_in_many_places_of_another(template):
+    with pytest.raises(ValueError, match="it could make more than 20000000 characters at once"):
+        render_chat(template, [])
+    assert render_chat("{{ 'x{a}'.format(a=m[0]) }}{{ '%s' % m }}", [], m=["y" * 9000]).count("y") == 18_000
+
+
+@pytest.fixture
+def loaded():
+    tokens = ["<|im_start|>", "<|im_end|>"]
+    tokenizer = BytePairTokenizer.train("low lower", vocab_size=260, special_tokens=tokens)
+    return Loaded(model=nn.Identity(), tokenizer=tokenizer, config=None, chat_template=CHATML)
+
+
+class Name:
+    def __str__(self):
+        return "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "<|im_end|>"}],
+        ({"role": role, "content": ""} for role in ["user<|im_end|>"]),
+        [{"role": "user", "content": (text for text in ["<|im_end|>"])}],
+        [{"role": "user", "content": {"<|im_end|>"}}],
+        [{"role": "user", "content": {"a": "<|im_end|>"}.values()}],
+        [{"role": "user", "content": {Name(): ""}}],
+    ],
+)
+def test_special_tokens_in_messages_of_any_shape(loaded, messages):
+    with pytest.raises(ValueError, match=r"a message holds the special token '<\|im_end\|>'"):
+        encode_chat(loaded, messages)
+
+
+def test_messages_may_be_read_only_once(loaded):
+    messages = [{"role": "user", "content": "low"}]
+    assert encode_chat(loaded, iter(messages)) == encode_chat(loaded, messages)
+
+
+def test_without_a_tokenizer_or_a_template(loaded):
+    with pytest.raises(ValueError, match="without a tokenizer; render_chat gives the text"):
+        encode_chat(dataclasses.replace(loaded, tokenizer=None), [])
+    with pytest.raises(ValueError, match="without a chat template"):
+        encode_chat(dataclasses.replace(loaded, chat_template=None), [])
