@@ -20,9 +20,9 @@ class KVCache:
     attention takes them: normalised, and turned for their position.
 
     With a sliding window of W tokens, S does not grow with the text: only the last W - 1 tokens are
-    ever looked at again. Twice as many fit; when the room is full, the last ones move to its front.
-    So the stored positions always lie side by side in the order of the text, and one token in about
-    W pays for moving the others.
+    ever looked at again, and ``rollback`` more are kept. There is room for twice as many; when it is
+    full, the last ones move to its front. So the stored positions always lie side by side in the
+    order of the text, and one token in about W pays for moving the others.
 
     One pass of the model is `begin`, then `append` for each layer, then `commit`. A pass that fails
     on the way leaves the cache as long as it was; the next `begin` starts over.
