@@ -64,6 +64,12 @@ class Limits:
         self.check_size(value)
         return self.charge(value)
 
+    def looked_at(self, value: Any) -> Any:
+        """A value that is about to be compared: lists inside lists take for ever if they are a few deep."""
+        self.check_size(value)
+        self.step()
+        return value
+
     def counted_items(self, items: Iterable[Any], literal: int = 0) -> Iterator[Any]:
         """The items of a loop: one step each, and the ``literal`` characters of the loop's own text."""
         for item in items:
@@ -116,14 +122,24 @@ class Limits:
             raise SecurityError("a format whose width is 10,000 or more, or is given apart, is not allowed")
 
 
+_WATCHED = (nodes.For, nodes.Concat, nodes.Output, nodes.NSRef, nodes.Compare, nodes.Test)
+
+
 def watch(tree: nodes.Template) -> nodes.Template:
-    """Hand the items of loops, joined texts and written values through the filters that count."""
-    for node in tree.find_all((nodes.For, nodes.Concat, nodes.Output, nodes.NSRef)):
+    """Hand the items of loops, joined, compared and written values through the filters that count."""
+    for node in tree.find_all(_WATCHED):
         if isinstance(node, nodes.For):
             literal = sum(len(part.data) for part in node.find_all(nodes.TemplateData))
             node.iter = _through("counted_items", node.iter, nodes.Const(literal))
         elif isinstance(node, nodes.NSRef):
             _check_names([node.attr])
+        elif isinstance(node, nodes.Compare):
+            node.expr = _through("looked_at", node.expr)
+            for operand in node.ops:
+                operand.expr = _through("looked_at", operand.expr)
+        elif isinstance(node, nodes.Test):
+            node.node = _through("looked_at", node.node)
+            node.args = [_through("looked_at", part) for part in node.args]
         else:
             node.nodes = [_written(part) for part in node.nodes]
     return tree
@@ -218,6 +234,7 @@ def limited_environment(filters: Mapping[str, Any], functions: Mapping[str, Any]
     environment.filters |= {
         "written": environment.limits.written,
         "counted_items": environment.limits.counted_items,
+        "looked_at": environment.limits.looked_at,
     }
     environment.globals = {
         "range": environment.globals["range"],

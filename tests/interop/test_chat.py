@@ -192,6 +192,18 @@ def test_one_text_in_many_places_of_another(template):
     assert render_chat("{{ 'x{a}'.format(a=m[0]) }}{{ '%s' % m }}", [], m=["y" * 9000]).count("y") == 18_000
 
 
+@pytest.mark.parametrize("compared", ["a.x == b.x", "a.x in [b.x]", "a.x is eq b.x", "a.x is in [b.x]"])
+def test_lists_that_are_doubled_many_times_are_not_compared(compared):
+    grown = (
+        "{% set a = namespace(x=['y']) %}{% set b = namespace(x=['y']) %}{% for i in range(30) %}"
+        "{% set a.x = [a.x, a.x] %}{% set b.x = [b.x, b.x] %}{% endfor %}"
+    )
+    with pytest.raises(ValueError, match="it handles more than"):
+        render_chat(grown + "{{ " + compared + " }}", [])
+    small = grown.replace("30", "5") + "{{ " + compared + " }} {{ u is defined }} {{ 1 < 2 < 3 != 4 }}"
+    assert render_chat(small, []) == "True False True"
+
+
 @pytest.fixture
 def loaded():
     tokens = ["<|im_start|>", "<|im_end|>"]
