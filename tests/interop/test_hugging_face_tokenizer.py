@@ -6,7 +6,12 @@ import random
 import pytest
 import tokenizers
 
-from llm_from_scratch.interop.hugging_face.tokenizer import read_tokenizer, read_tokenizer_config
+from llm_from_scratch.interop.hugging_face import hub
+from llm_from_scratch.interop.hugging_face.tokenizer import (
+    SENTENCEPIECE,
+    read_tokenizer,
+    read_tokenizer_config,
+)
 from llm_from_scratch.interop.hugging_face.tokenizer_writing import write_tokenizer
 from llm_from_scratch.tokenizers import BytePairTokenizer, CharacterTokenizer
 from llm_from_scratch.tokenizers.gpt2 import spelt
@@ -140,6 +145,65 @@ def test_a_sentencepiece_model(tmp_path):
     ours = SentencePieceTokenizer.train(TEXT * 5 + "words and more words", vocab_size=315)
     (tmp_path / "spiece.model").write_bytes(ours.model)
     assert read_tokenizer(tmp_path, "t5").encode("more lines") == ours.encode("more lines")
+
+
+@pytest.mark.parametrize(
+    "model", [{"type": "Unigram", "vocab": []}, {"type": "BPE", "byte_fallback": True, "vocab": {}}]
+)
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer.model"])
+def test_a_sentencepiece_model_beside_a_tokenizer_json(tmp_path, model, name):
+    """As T5 and Llama 2 are published: the json says the same once more, in a way that is not read here."""
+    from llm_from_scratch.tokenizers import SentencePieceTokenizer
+
+    ours = SentencePieceTokenizer.train(TEXT * 5 + "words and more words", vocab_size=315)
+    added = [{"id": 0, "content": "<unk>"}, {"id": 400, "content": "<extra_id_0>"}]
+    content = {"model": model, "added_tokens": added}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / name).write_bytes(ours.model)
+    assert read_tokenizer(tmp_path, "t5").encode("more lines") == ours.encode("more lines")
+    added.append({"id": 315, "content": "<|im_end|>"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"'<\|im_end\|>' is a token that was added, and {name} lacks it"):
+        read_tokenizer(tmp_path, "t5")
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "added_tokens.json").write_text('{"<a>": 315}', encoding="utf-8")
+    with pytest.raises(ValueError, match=f"'<a>' is a token that was added, and {name} lacks it"):
+        read_tokenizer(tmp_path, "t5")
+    (tmp_path / "added_tokens.json").unlink()
+    (tmp_path / name).write_bytes(ours.model[:40])
+    with pytest.raises(ValueError, match=rf"{name}: this is not a SentencePiece model"):
+        read_tokenizer(tmp_path, "t5")
+
+
+def test_the_hub_is_asked_for_every_file_that_is_read():
+    asked = set(hub.FILES)
+    assert {*SENTENCEPIECE, "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json"} <= asked
+
+
+def test_wordpiece_tokens_that_were_added_are_not_lost(tmp_path):
+    ours = WordPieceTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ent"])
+    write(tmp_path, ours)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["added_tokens"].append({"id": 6, "content": "[ENT]", "special": True})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"'added_tokens' gives '\[ENT\]' the id 6.*tokenizer=False"):
+        read_tokenizer(tmp_path, "bert")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("strip_accents", False),
+        ("tokenize_chinese_chars", False),
+        ("do_basic_tokenize", False),
+        ("do_lower_case", "no"),
+    ],
+)
+def test_settings_beside_vocab_txt(tmp_path, field, value):
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({field: value}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"'{field}' is {value!r}"):
+        read_tokenizer(tmp_path, "bert")
 
 
 def test_a_folder_without_a_tokenizer(tmp_path):

@@ -11,7 +11,7 @@ from llm_from_scratch.interop.loaded import Loaded
 FILES = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt",
-    "chat_template.jinja",
+    "chat_template.jinja", "spiece.model", "tokenizer.model",
 )  # fmt: skip
 
 

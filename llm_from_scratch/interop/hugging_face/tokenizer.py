@@ -19,6 +19,7 @@ from llm_from_scratch.tokenizers.published_byte_pair import PublishedBytePairTok
 from llm_from_scratch.tokenizers.wordpiece import WordPieceTokenizer
 
 WAY_OUT = "load_folder(..., tokenizer=False) loads the model alone"
+SENTENCEPIECE = ("spiece.model", "tokenizer.model")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -56,21 +57,58 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer | None:
 
     Raises: ValueError that names the file, the kind or step that is not read here, and the way out.
     """
+    sentencepiece = [folder / name for name in SENTENCEPIECE if (folder / name).is_file()]
     if (folder / "tokenizer.json").is_file():
-        return _from_tokenizer_json(folder / "tokenizer.json")
+        fields = Fields(read_json(folder / "tokenizer.json"), str(folder / "tokenizer.json"))
+        if sentencepiece and _tells_of_sentencepiece(fields):
+            return _from_sentencepiece(sentencepiece[0], fields, _added_tokens(fields))
+        return _from_tokenizer_json(folder / "tokenizer.json", fields)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _from_gpt2_files(folder, model_type)
     if (folder / "vocab.txt").is_file():
-        lower_case = read_tokenizer_config(folder).settings.get("do_lower_case", True)
-        return WordPieceTokenizer.from_file(folder / "vocab.txt", lower_case=bool(lower_case))
-    for name in ("spiece.model", "tokenizer.model"):
-        if (folder / name).is_file():
-            return SentencePieceTokenizer((folder / name).read_bytes())
-    return None
+        return _from_vocab_txt(folder)
+    if not sentencepiece:
+        return None
+    path = folder / "added_tokens.json"
+    added = Fields(read_json(path) if path.is_file() else {}, str(path))
+    return _from_sentencepiece(sentencepiece[0], added, added.values)
 
 
-def _from_tokenizer_json(path: Path) -> Tokenizer:
-    fields = Fields(read_json(path), str(path))
+def _from_vocab_txt(folder: Path) -> WordPieceTokenizer:
+    """BERT's own file, which leaves what is done to a text beforehand to tokenizer_config.json."""
+    fields = Fields(read_tokenizer_config(folder).settings, str(folder / "tokenizer_config.json"))
+    lower_case = fields.flag("do_lower_case", True)
+    fields.only("strip_accents", lower_case)
+    for name in ("tokenize_chinese_chars", "do_basic_tokenize"):
+        fields.only(name, True)
+    return WordPieceTokenizer.from_file(folder / "vocab.txt", lower_case=lower_case)
+
+
+def _tells_of_sentencepiece(fields: Fields) -> bool:
+    """Whether tokenizer.json says once more what the SentencePiece model beside it says: T5's, Llama 2's."""
+    model = fields.table("model")
+    return model.values.get("type") == "Unigram" or model.values.get("byte_fallback") is True
+
+
+def _from_sentencepiece(path: Path, fields: Fields, added: Mapping[str, int]) -> SentencePieceTokenizer:
+    """The model in ``path``, and tokens that ``fields`` add, which must be in it.
+
+    T5's <extra_id_0> and so on, which only its pre-training uses, are left out.
+    """
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{path} is {path.stat().st_size} bytes long; the limit is {MAX_JSON_BYTES}")
+    try:
+        tokenizer = SentencePieceTokenizer(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. {WAY_OUT}") from None
+    for token, i in added.items():
+        inside = type(i) is int and 0 <= i < tokenizer.vocab_size
+        if not token.startswith("<extra_id_") and not (inside and tokenizer.tokens_as_text([i]) == [token]):
+            raise fields.wrong(token, f"is a token that was added, and {path.name} lacks it. {WAY_OUT}")
+    return tokenizer
+
+
+def _from_tokenizer_json(path: Path, fields: Fields) -> Tokenizer:
     if fields.values.get("kind") is not None and "model" not in fields.values:
         raise ValueError(f"{path} is a tokenizer that was saved here: load_tokenizer opens it. {WAY_OUT}")
     model = fields.table("model")
@@ -80,7 +118,7 @@ def _from_tokenizer_json(path: Path) -> Tokenizer:
         if kind == "BPE":
             return _byte_pair(fields, model, added)
         if kind == "WordPiece":
-            return _wordpiece(fields, model)
+            return _wordpiece(fields, model, added)
     except ValueError as error:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
     raise model.wrong("type", f"is {kind!r:.40}; BPE over bytes and WordPiece are read here. {WAY_OUT}")
@@ -163,7 +201,7 @@ def _pieces(fields: Fields) -> str:
     )
 
 
-def _wordpiece(fields: Fields, model: Fields) -> WordPieceTokenizer:
+def _wordpiece(fields: Fields, model: Fields, added: dict[str, int]) -> WordPieceTokenizer:
     normalizer = fields.take("normalizer", dict, "an object", {"type": "BertNormalizer"})
     lower_case = normalizer.get("lowercase", True)
     known = normalizer.get("type") == "BertNormalizer" and isinstance(lower_case, bool)
@@ -182,7 +220,15 @@ def _wordpiece(fields: Fields, model: Fields) -> WordPieceTokenizer:
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     if [vocabulary[token] for token in tokens] != list(range(len(tokens))):
         raise model.wrong("vocab", f"gives its {len(tokens)} tokens other ids than 0 to {len(tokens) - 1}")
-    return WordPieceTokenizer(tokens, lower_case=lower_case)
+    tokenizer = WordPieceTokenizer(tokens, lower_case=lower_case)
+    for token, i in added.items():
+        if tokenizer.special_ids.get(token) != i:
+            raise fields.wrong(
+                "added_tokens",
+                f"gives {token!r:.40} the id {i}; {', '.join(tokenizer.special_tokens)}, with the ids of the "
+                f"vocabulary, are found in a text here. {WAY_OUT}",
+            )
+    return tokenizer
 
 
 def _from_gpt2_files(folder: Path, model_type: str) -> PublishedBytePairTokenizer:
