@@ -463,3 +463,43 @@ def test_a_named_pipe_does_not_make_it_wait(llama):
     os.mkfifo(llama / "config.json")
     with pytest.raises(FileNotFoundError):
         load_folder(llama)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
+)
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_a_link_that_leads_nowhere_is_not_passed_over(llama, name, what):
+    """As in a cache that was cleared in part: without its tokenizer the model is not what was asked for."""
+    (llama / name).unlink(missing_ok=True)
+    if what == "link":
+        (llama / name).symlink_to(llama / "gone")
+    else:
+        (llama / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is no file, or a link to none"):
+        load_folder(llama)
+
+
+def test_names_that_cannot_be_printed(llama):
+    path = llama / "model.safetensors"
+    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+    header = json.loads(path.read_bytes()[8 : 8 + length])
+    header["\ud800\x1b[31m"] = described(shape=(0,), offsets=(0, 0))
+    path.write_bytes(stored(header, path.read_bytes()[8 + length :]))
+    with pytest.raises(ValueError, match="1 tensors more than") as caught:
+        load_folder(llama)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("templates", ["[{}]", '[{"name": [1], "template": 2}]', "[1]", "[]"])
+def test_lists_of_templates_without_a_default(llama, templates):
+    (llama / "tokenizer_config.json").write_text(f'{{"chat_template": {templates}}}', encoding="utf-8")
+    assert load_folder(llama).chat_template is None
+
+
+def test_a_vocabulary_that_is_too_long(llama, monkeypatch):
+    monkeypatch.setattr("llm_from_scratch.interop.hugging_face.tokenizer.MAX_JSON_BYTES", 9)
+    (llama / "vocab.txt").write_text("[UNK]\na\nb\n", encoding="utf-8", newline="\n")
+    with pytest.raises(ValueError, match=r"vocab\.txt is 10 bytes long; the limit is 9"):
+        load_folder(llama)

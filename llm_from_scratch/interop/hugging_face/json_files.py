@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 1 << 28  # the largest tokenizer.json in use are a tenth of it
 _MISSING = object()
+
+
+def has_file(path: Path) -> bool:
+    """Tell whether there is a file. What stands in its place and is none, is not passed over.
+
+    Raises: ValueError for a folder, a pipe, or a link that leads nowhere.
+    """
+    if not path.is_file() and os.path.lexists(path):
+        raise ValueError(
+            f"{path} is no file, or a link to none: it was moved or deleted. Fetch the folder again"
+        )
+    return path.is_file()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llm_from_scratch.interop.hugging_face.json_files import parse_json, read_json
+from llm_from_scratch.interop.hugging_face.json_files import has_file, parse_json, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
@@ -47,9 +47,9 @@ def read_entries(folder: Path) -> dict[str, TensorEntry]:
     Raises: FileNotFoundError if there are no safetensors, or a file of the index is not there;
     ValueError naming the file, the tensor and what is wrong with it.
     """
-    if (folder / SINGLE).is_file():
+    if has_file(folder / SINGLE):
         return read_header(folder / SINGLE)
-    if (folder / INDEX).is_file():
+    if has_file(folder / INDEX):
         return _read_index(folder)
     others = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
     pickled = f" It has {', '.join(others[:3])}: pickles run code and are not opened here." if others else ""

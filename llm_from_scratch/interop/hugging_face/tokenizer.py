@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_from_scratch.interop.hugging_face.json_files import MAX_JSON_BYTES, Fields, read_json
+from llm_from_scratch.interop.hugging_face.json_files import MAX_JSON_BYTES, Fields, has_file, read_json
 from llm_from_scratch.tokenizers import SentencePieceTokenizer, Tokenizer
 from llm_from_scratch.tokenizers.pieces import PATTERNS
 from llm_from_scratch.tokenizers.published_byte_pair import PublishedBytePairTokenizer
@@ -35,18 +35,18 @@ class TokenizerConfig:
 def read_tokenizer_config(folder: Path) -> TokenizerConfig:
     """Return chat template and special tokens of a folder; empty where there is no such file."""
     file = folder / "tokenizer_config.json"
-    settings = read_json(file) if file.is_file() else {}
+    settings = read_json(file) if has_file(file) else {}
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    if (folder / "chat_template.jinja").is_file():
+        named = [t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = named[0] if named else None
+    if has_file(folder / "chat_template.jinja"):
         template = _text(folder / "chat_template.jinja")
     if template is not None and not isinstance(template, str):
         raise Fields(settings, str(file)).wrong("chat_template", f"is {template!r:.60}, expected text")
     tokens = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
+        if has_file(folder / name):
             values = read_json(folder / name)
             tokens |= {role: t for role in ROLES if (t := _content(values.get(role))) is not None}
     return TokenizerConfig(chat_template=template, special_tokens=tokens, settings=settings)
@@ -57,20 +57,20 @@ def read_tokenizer(folder: Path, model_type: str) -> Tokenizer | None:
 
     Raises: ValueError that names the file, the kind or step that is not read here, and the way out.
     """
-    sentencepiece = [folder / name for name in SENTENCEPIECE if (folder / name).is_file()]
-    if (folder / "tokenizer.json").is_file():
+    sentencepiece = [folder / name for name in SENTENCEPIECE if has_file(folder / name)]
+    if has_file(folder / "tokenizer.json"):
         fields = Fields(read_json(folder / "tokenizer.json"), str(folder / "tokenizer.json"))
         if sentencepiece and _tells_of_sentencepiece(fields):
             return _from_sentencepiece(sentencepiece[0], fields, _added_tokens(fields))
         return _from_tokenizer_json(folder / "tokenizer.json", fields)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+    if has_file(folder / "vocab.json") and has_file(folder / "merges.txt"):
         return _from_gpt2_files(folder, model_type)
-    if (folder / "vocab.txt").is_file():
+    if has_file(folder / "vocab.txt"):
         return _from_vocab_txt(folder)
     if not sentencepiece:
         return None
     path = folder / "added_tokens.json"
-    added = Fields(read_json(path) if path.is_file() else {}, str(path))
+    added = Fields(read_json(path) if has_file(path) else {}, str(path))
     return _from_sentencepiece(sentencepiece[0], added, added.values)
 
 
@@ -81,6 +81,7 @@ def _from_vocab_txt(folder: Path) -> WordPieceTokenizer:
     fields.only("strip_accents", lower_case)
     for name in ("tokenize_chinese_chars", "do_basic_tokenize"):
         fields.only(name, True)
+    _check_length(folder / "vocab.txt")
     return WordPieceTokenizer.from_file(folder / "vocab.txt", lower_case=lower_case)
 
 
@@ -95,8 +96,7 @@ def _from_sentencepiece(path: Path, fields: Fields, added: Mapping[str, int]) ->
 
     T5's <extra_id_0> and so on, which only its pre-training uses, are left out.
     """
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"{path} is {path.stat().st_size} bytes long; the limit is {MAX_JSON_BYTES}")
+    _check_length(path)
     try:
         tokenizer = SentencePieceTokenizer(path.read_bytes())
     except ValueError as error:
@@ -242,7 +242,7 @@ def _from_gpt2_files(folder: Path, model_type: str) -> PublishedBytePairTokenize
         )
     fields = Fields(read_json(folder / "vocab.json"), str(folder / "vocab.json"))
     added = Fields({}, fields.origin)
-    if (folder / "added_tokens.json").is_file():
+    if has_file(folder / "added_tokens.json"):
         added = Fields(read_json(folder / "added_tokens.json"), str(folder / "added_tokens.json"))
     for source in (fields, added):
         for token in source.values:
@@ -270,9 +270,13 @@ def _content(token: object) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _text(path: Path) -> str:
+def _check_length(path: Path) -> None:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{path} is {path.stat().st_size} bytes long; the limit is {MAX_JSON_BYTES}")
+
+
+def _text(path: Path) -> str:
+    _check_length(path)
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

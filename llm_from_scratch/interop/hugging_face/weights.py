@@ -178,5 +178,6 @@ def _expected(mapping: Mapping, shapes: dict[str, tuple[int, ...]]) -> dict[str,
 
 
 def _few(names: list[str]) -> str:
-    """Name the first few, so that an error stays one line."""
-    return ", ".join(f"{name:.100}" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    """Name the first few, so that an error stays one line that can be printed."""
+    shown = [f"{name:.100}" if name.isprintable() else f"{name!a:.100}" for name in names[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
