@@ -135,6 +135,18 @@ def test_an_interrupted_call_spoils_nothing(model, monkeypatch):
         torch.testing.assert_close(cached(ids_BT), model(ids_BT)[:, -1:], rtol=1e-5, atol=1e-5)
 
 
+def test_a_call_that_failed_halfway_has_read_nothing(model, monkeypatch):
+    cached, ids_BT = CachedModel(model), torch.tensor([[1, 2, 9, 9, 5]])
+    cached(torch.tensor([[1, 2, 3]]))
+    with monkeypatch.context() as patch:
+        patch.setattr(model.blocks[1].feedforward, "forward", lambda x: 1 / 0)  # before they are counted
+        with pytest.raises(ZeroDivisionError):
+            cached(ids_BT[:, :4])
+    with torch.no_grad():
+        torch.testing.assert_close(cached(ids_BT), model(ids_BT)[:, -1:], rtol=1e-5, atol=1e-5)
+    assert cached.tokens_read == 3 + 3  # the two tokens in common are not read again
+
+
 def test_scores_may_be_written_to(model):
     logits = CachedModel(model)(torch.tensor([[1, 2]]))
     logits[0, 0, 3] = -torch.inf
