@@ -159,7 +159,8 @@ class Decoder(nn.Module):
         nats over targets other than ``ignore_index``, and 0 if there is none.
 
         ``targets_BT[b, t]`` is the token that follows ``ids_BT[b, t]``: shift before the call.
-        ``mask`` (True = may attend, e.g. `padding_mask`) is added to the causal one.
+        ``mask`` (True = may attend, e.g. `padding_mask`) is added to the causal one. Learned and
+        sinusoidal positions count padding in front of a text too, so pad at the end.
         Raises: ValueError for ids or targets outside the vocabulary, wrong shapes, and sequences
         longer than the context.
         """

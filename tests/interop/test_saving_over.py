@@ -130,4 +130,5 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
     (tmp_path / "tokenizer.json").mkdir()
     with pytest.raises(ValueError, match=r"tokenizer\.json is a folder"):
         save_folder(model_of(2.0, rope_base=200.0), tmp_path, TOKENIZER)
+    (tmp_path / "tokenizer.json").rmdir()
     assert value_of(tmp_path) == 1.0

@@ -113,3 +113,20 @@ def test_number_of_parameters_of_wide_heads():
 def test_mistakes_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         DecoderConfig.llama(**{**SIZES, **changes})
+
+
+@pytest.mark.parametrize(("positions", "unmoved"), [("rope", True), ("alibi", True), ("learned", False)])
+def test_padding_in_front(positions, unmoved):
+    """Positions that count from each other do not mind it; those that count from the start do."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 31, "context_length": 17, "d_model": 12, "num_layers": 2, "num_heads": 3}
+    model = Decoder(DecoderConfig.gpt2(**sizes, positions=positions)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        ids_BT = torch.randint(31, (2, 7))
+        padded_BT = torch.cat([torch.zeros(2, 5, dtype=torch.long), ids_BT], dim=1)
+        kept_T = torch.arange(12) >= 5
+        logits_BTV = model(padded_BT, mask=kept_T)[:, 5:]
+        assert logits_BTV.isfinite().all()
+        assert torch.allclose(logits_BTV, model(ids_BT), atol=1e-5) == unmoved
