@@ -174,16 +174,19 @@ def load_model(name: str, folder: Path | None = None) -> tuple[nn.Module, object
 def comparison_table(record: dict[str, object] | None = None) -> str:
     """Return the figures of a record as lines of text, the worst model first.
 
+    ``tokens`` are those that the model was trained on.
+
     >>> print(comparison_table().splitlines()[0].split())
-    ['model', 'parameters', 'tokens', 'read', 'nats/token', 'perplexity', 'bits/byte']
+    ['model', 'parameters', 'tokens', 'nats/token', 'perplexity', 'bits/byte']
     """
     models = (load_record() if record is None else record)["models"]
-    lines = [f"{'model':36}{'parameters':>12}{'tokens read':>13}{'nats/token':>12}"]
-    lines[0] += f"{'perplexity':>12}{'bits/byte':>11}"
+    lines = [
+        f"{'model':32}{'parameters':>11}{'tokens':>10}{'nats/token':>11}{'perplexity':>11}{'bits/byte':>10}"
+    ]
     for model in sorted(models, key=lambda model: -model["nats_per_token"]):
         lines.append(
-            f"{model['label']:36}{model['parameters']:12,}{model['tokens_read']:13,}"
-            f"{model['nats_per_token']:12.3f}{model['perplexity']:12.1f}{model['bits_per_byte']:11.3f}"
+            f"{model['label']:32}{model['parameters']:11,}{model['tokens_read']:10,}"
+            f"{model['nats_per_token']:11.3f}{model['perplexity']:11.1f}{model['bits_per_byte']:10.3f}"
         )
     return "\n".join(lines)
 
