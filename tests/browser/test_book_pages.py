@@ -129,7 +129,10 @@ def corner_colour(png: bytes) -> tuple[int, ...]:
 def test_search_finds_a_word(open_page):
     page = open_page(HTML / "search.html")
     page.goto((HTML / "search.html").as_uri() + "?q=perplexity")
-    page.wait_for_selector("#search-results li a", timeout=5000)
+    # Results are listed one after another; the summary tells when the last one stands there.
+    page.wait_for_function(
+        "/finished/.test(document.querySelector('#search-results').innerText)", timeout=20_000
+    )
     found = page.locator("#search-results li a").all_inner_texts()
     assert any("Glossary" in text for text in found), found
 

@@ -196,6 +196,8 @@ def test_axe_and_no_overflow(open_widgets, axe_faults, make, theme, width):
 
 
 def test_forced_colours_large_text_print_and_theme(open_widgets):
+    from playwright.sync_api import expect
+
     page = open_widgets(view(), forced_colors="active", width=640)
     page.evaluate("document.documentElement.style.fontSize = '32px'")
     assert page.evaluate("document.documentElement.scrollWidth") <= 640
@@ -206,8 +208,8 @@ def test_forced_colours_large_text_print_and_theme(open_widgets):
     paper = "(n) => getComputedStyle(n).backgroundColor"
     dark = page.locator(".widget").evaluate(paper)
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    page.wait_for_timeout(30)
-    assert page.locator(".widget").evaluate(paper) == "rgb(255, 255, 255)" != dark
+    expect(page.locator(".widget")).to_have_css("background-color", "rgb(255, 255, 255)")
+    assert dark != "rgb(255, 255, 255)"
     page.emulate_media(media="print")
     assert not page.get_by_role("button", name="Export as CSV").is_visible()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser.views import HOSTILE, SENTENCE, attention_view, sampling_view
+from tests.browser.views import HOSTILE, SENTENCE, attention_view, sampling_view, wait_until
 
 pytestmark = pytest.mark.browser
 VIEWS = {
@@ -74,8 +74,7 @@ def test_follows_the_theme(open_widgets, name):
     ]
     for change, is_dark in changes:
         page.evaluate(change)
-        page.wait_for_timeout(20)
-        assert (page.evaluate(paper) == dark) is is_dark, change
+        wait_until(page, f"{paper} {'===' if is_dark else '!=='} '{dark}'")
 
 
 def test_cells_are_painted_again_in_the_other_theme(open_widgets):
@@ -83,11 +82,9 @@ def test_cells_are_painted_again_in_the_other_theme(open_widgets):
     colour = f"{SHADOW}.querySelectorAll('td.cell')[0].style.backgroundColor"
     assert page.evaluate(colour) == "rgb(8, 48, 107)"  # the first row's weight is 1: the end of the scale
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.wait_for_timeout(20)
-    assert page.evaluate(colour) == "rgb(222, 238, 255)"
+    wait_until(page, f"{colour} === 'rgb(222, 238, 255)'")
     page.emulate_media(media="print")
-    page.wait_for_timeout(20)
-    assert page.evaluate(colour) == "rgb(8, 48, 107)"
+    wait_until(page, f"{colour} === 'rgb(8, 48, 107)'")
 
 
 @each

@@ -162,6 +162,8 @@ def test_axe_and_no_overflow(open_widgets, axe_faults, make, theme, width):
 
 
 def test_forced_colours_large_text_print_and_theme(open_widgets):
+    from playwright.sync_api import expect
+
     page = open_widgets(view(), forced_colors="active", width=640)
     page.evaluate("document.documentElement.style.fontSize = '32px'")
     assert page.evaluate("document.documentElement.scrollWidth") <= 640
@@ -170,9 +172,9 @@ def test_forced_colours_large_text_print_and_theme(open_widgets):
     dark = page.locator(".widget").evaluate(paper)
     cells = page.locator("g path").first.get_attribute("fill")
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    page.wait_for_timeout(50)
-    assert page.locator(".widget").evaluate(paper) == "rgb(255, 255, 255)" != dark
-    assert page.locator("g path").first.get_attribute("fill") != cells  # drawn again in the other shades
+    expect(page.locator(".widget")).to_have_css("background-color", "rgb(255, 255, 255)")
+    assert dark != "rgb(255, 255, 255)"
+    expect(page.locator("g path").first).not_to_have_attribute("fill", cells)  # drawn again in other shades
     page.emulate_media(media="print")
     assert not page.get_by_role("button", name="Export as CSV").is_visible()
 

@@ -44,3 +44,8 @@ def sampling_view(size=5003, *, seed=0, tokens=None, **options):
     tokens = [f" w{i}" for i in range(size)] if tokens is None else tokens
     logits_V = 2.5 * torch.randn(len(tokens), generator=generator, dtype=torch.float64)
     return SamplingPlayground(tokens, logits_V, "The cat sat on the", **options), logits_V
+
+
+def wait_until(page, expression):
+    """Wait until a JavaScript expression is true: on a busy machine any fixed pause is too short."""
+    page.wait_for_function(expression, timeout=5000, polling=20)
