@@ -45,7 +45,7 @@ class Outcome:
             counts += [f"{self.failed} failed"] if self.failed else []
             counts += [f"{self.skipped} skipped"] if self.skipped else []
         what = ", ".join(counts + ([self.note] if self.note else []))
-        return f"  {self.stage:<22}{self.result:<10}{self.seconds:>5.0f} s  {what}".rstrip()
+        return f"  {self.stage:<22} {self.result:<9}{self.seconds:>5.0f} s  {what}".rstrip()
 
 
 def slow_commands() -> dict[str, list[str]]:

@@ -18,6 +18,15 @@ def check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} must be a positive whole number")
 
 
+def check_pairs(d_model: int) -> None:
+    """Raise ValueError unless the width fits sinusoidal positions."""
+    if d_model % 2:
+        raise ValueError(
+            f"d_model={d_model} is odd, and sinusoidal positions are pairs of sine and cosine; "
+            f"choose {d_model + 1}"
+        )
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
-from llm_from_scratch.models.decoder_parts import build_block, build_norm, build_relative_bias
+from llm_from_scratch.models.decoder_parts import build_block
 from llm_from_scratch.models.ids import check_ids, check_targets
 from llm_from_scratch.models.loss import next_token_loss
+from llm_from_scratch.models.shared_parts import build_norm, build_relative_bias
 from llm_from_scratch.nn.alibi import alibi_bias
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
 from llm_from_scratch.nn.positions import Rotary, rotary_table
@@ -51,7 +52,7 @@ class Decoder(nn.Module):
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
         self.register_tables()
-        self.relative_bias = build_relative_bias(config)
+        self.relative_bias = build_relative_bias(config, bidirectional=False)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config)

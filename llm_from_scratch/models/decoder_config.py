@@ -7,6 +7,7 @@ from llm_from_scratch.models.config_fields import (
     check_choice,
     check_dropout,
     check_heads_share,
+    check_pairs,
     check_positive,
     check_size,
     config_from_dict,
@@ -110,11 +111,8 @@ class DecoderConfig:
                 else f"rotary_fraction={self.rotary_fraction} of d_head={self.d_head} columns is "
                 f"{self.rotary_width}, and rope turns columns in pairs; choose one that gives an even number"
             )
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(
-                f"d_model={self.d_model} is odd, and sinusoidal positions are pairs of sine and cosine; "
-                f"choose {self.d_model + 1}"
-            )
+        if self.positions == "sinusoidal":
+            check_pairs(self.d_model)
         check_size("relative_buckets", self.relative_buckets)
         check_size("relative_max_distance", self.relative_max_distance)
         exact = self.relative_buckets // 2  # distances that have a bucket to themselves

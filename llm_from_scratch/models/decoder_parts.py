@@ -3,18 +3,10 @@
 from torch import nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
+from llm_from_scratch.models.shared_parts import build_norm
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.blocks import DecoderBlock
 from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
-from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
-from llm_from_scratch.nn.relative_bias import RelativeBias
-
-
-def build_norm(config: DecoderConfig) -> nn.Module:
-    """The config's kind of norm, over the width of the model."""
-    if config.norm == "rms":
-        return RMSNorm(config.d_model, eps=config.norm_eps)
-    return LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
 
 
 def build_feedforward(config: DecoderConfig) -> nn.Module:
@@ -23,18 +15,6 @@ def build_feedforward(config: DecoderConfig) -> nn.Module:
     if config.feedforward == "swiglu":
         return SwiGLU(**sizes)
     return FeedForward(**sizes, exact=config.feedforward == "gelu_exact")
-
-
-def build_relative_bias(config: DecoderConfig) -> RelativeBias | None:
-    """The learned numbers by distance that every layer adds to its scores, if the config wants them."""
-    if config.positions != "relative":
-        return None
-    return RelativeBias(
-        num_buckets=config.relative_buckets,
-        max_distance=config.relative_max_distance,
-        num_heads=config.num_heads,
-        bidirectional=False,
-    )
 
 
 def build_block(config: DecoderConfig) -> DecoderBlock:

@@ -18,6 +18,7 @@ from llm_from_scratch.models import encoder_decoder_parts as parts
 from llm_from_scratch.models.encoder_decoder_config import EncoderDecoderConfig
 from llm_from_scratch.models.ids import check_ids, check_targets
 from llm_from_scratch.models.loss import next_token_loss
+from llm_from_scratch.models.shared_parts import build_relative_bias
 from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
 from llm_from_scratch.nn.sinusoidal import sinusoidal_positions
@@ -46,10 +47,10 @@ class EncoderDecoder(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.register_tables()
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder_bias = parts.build_relative_bias(config, bidirectional=True)
+        self.encoder_bias = build_relative_bias(config, bidirectional=True)
         self.encoder = nn.ModuleList(parts.build_encoder_block(config) for _ in range(config.num_layers))
         self.encoder_norm = parts.build_last_norm(config)
-        self.decoder_bias = parts.build_relative_bias(config, bidirectional=False)
+        self.decoder_bias = build_relative_bias(config, bidirectional=False)
         self.decoder = nn.ModuleList(
             parts.build_decoder_block(config) for _ in range(config.num_decoder_layers)
         )

@@ -7,6 +7,7 @@ from llm_from_scratch.models.config_fields import (
     check_choice,
     check_dropout,
     check_heads_share,
+    check_pairs,
     check_positive,
     check_size,
     config_from_dict,
@@ -89,11 +90,8 @@ class EncoderDecoderConfig:
             check_size("context_length", self.context_length)
         elif self.positions == "sinusoidal":
             raise ValueError("sinusoidal positions stand in a table: give context_length, its rows in tokens")
-        if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(
-                f"d_model={self.d_model} is odd, and sinusoidal positions are pairs of sine and cosine; "
-                f"choose {self.d_model + 1}"
-            )
+        if self.positions == "sinusoidal":
+            check_pairs(self.d_model)
         check_size("relative_buckets", self.relative_buckets)
         check_size("relative_max_distance", self.relative_max_distance)
         if self.positions == "relative" and not (

@@ -3,36 +3,16 @@
 from torch import nn
 
 from llm_from_scratch.models.encoder_decoder_config import EncoderDecoderConfig
+from llm_from_scratch.models.shared_parts import build_norm
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.blocks import CrossBlock, TransformerBlock
 from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.feedforward import GEGLU, FeedForward
-from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
-from llm_from_scratch.nn.relative_bias import RelativeBias
-
-
-def build_norm(config: EncoderDecoderConfig) -> nn.Module:
-    """The config's kind of norm, over the width of the model."""
-    if config.norm == "rms":
-        return RMSNorm(config.d_model, eps=config.norm_eps)
-    return LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
 
 
 def build_last_norm(config: EncoderDecoderConfig) -> nn.Module:
     """The norm after the last block, where the blocks themselves end in none."""
     return build_norm(config) if config.norm_first else nn.Identity()
-
-
-def build_relative_bias(config: EncoderDecoderConfig, *, bidirectional: bool) -> RelativeBias | None:
-    """The learned numbers by distance, one table a stack, if the config wants them."""
-    if config.positions != "relative":
-        return None
-    return RelativeBias(
-        num_buckets=config.relative_buckets,
-        max_distance=config.relative_max_distance,
-        num_heads=config.num_heads,
-        bidirectional=bidirectional,
-    )
 
 
 def build_feedforward(config: EncoderDecoderConfig) -> nn.Module:

@@ -5,7 +5,6 @@ losses can stand in one table. ``python -m llm_from_scratch.recipes.publish befo
 them; ``python -m llm_from_scratch.recipes.before_attention --table`` prints the stored table.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from llm_from_scratch.models.fixed_window import FixedWindow, FixedWindowConfig
 from llm_from_scratch.models.neural_bigram import NeuralBigram
 from llm_from_scratch.models.ngram import KneserNey, NGramModel, Vocabulary
 from llm_from_scratch.models.recurrent_lm import RecurrentLM, RecurrentLMConfig
+from llm_from_scratch.recipes.comparison import print_table, publish_command, read_record
 from llm_from_scratch.recipes.record import surroundings
 from llm_from_scratch.recipes.results import RESULTS, load_result
 from llm_from_scratch.recipes.text import ScoredSplit, encode, scored_split
@@ -38,7 +38,7 @@ from llm_from_scratch.training.validation import validation_batches
 from llm_from_scratch.training.weights import load_weights, weights_as_bytes
 
 NAME = "before_attention"
-COMMAND = f"python -m llm_from_scratch.recipes.publish {NAME}"
+COMMAND = publish_command(NAME)
 CORPUS = "sotu"
 CONTEXT_LENGTH = 128  # tokens that a neural model reads at most: the laptop recipe's
 NGRAM_ORDERS = (2, 3, 4, 5)
@@ -139,17 +139,8 @@ def load_record(folder: Path | None = None) -> dict[str, object]:
     >>> [model["label"] for model in load_record()["models"]][-1]
     'Transformer (laptop recipe)'
     """
-    path = (RESULTS / NAME if folder is None else folder) / "record.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `{COMMAND}` makes it")
-    try:
-        record = json.loads(path.read_bytes())
-        needed = ("label", "parameters", "tokens_read", "nats_per_token", "perplexity", "bits_per_byte")
-        if not all(key in model for model in record["models"] for key in needed):
-            raise KeyError(f"a model lacks one of {needed}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); `{COMMAND}` makes it again") from error
-    return record
+    needed = ("label", "parameters", "tokens_read", "nats_per_token", "perplexity", "bits_per_byte")
+    return read_record(NAME, folder, entries="models", needed=needed)
 
 
 def load_model(name: str, folder: Path | None = None) -> tuple[nn.Module, object]:
@@ -307,15 +298,7 @@ def _figures(score: TextScore) -> dict[str, float | int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the stored table; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", required=True, help="print the stored table")
-    parser.parse_args(arguments)
-    record = load_record()
-    print(comparison_table(record))
-    print(
-        f"{record['command']}  {record['date']}  commit {record['commit']}  {record['hardware']['processor']}"
-    )
-    return 0
+    return print_table(arguments, description=__doc__, record=load_record, table=comparison_table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ them; ``python -m llm_from_scratch.recipes.length_extrapolation --table`` prints
 Legend: B windows, T positions, S schemes.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -27,8 +26,8 @@ from llm_from_scratch.data.loader import BatchLoader
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
 from llm_from_scratch.nn.positions import rotary_angles
+from llm_from_scratch.recipes.comparison import print_table, publish_command, read_record
 from llm_from_scratch.recipes.record import surroundings
-from llm_from_scratch.recipes.results import RESULTS
 from llm_from_scratch.tokenizers import CharacterTokenizer
 from llm_from_scratch.training.checkpoint import load_checkpoint
 from llm_from_scratch.training.config import TrainerConfig
@@ -39,7 +38,7 @@ from llm_from_scratch.training.validation import validation_batches
 from llm_from_scratch.training.weights import load_weights
 
 NAME = "length_extrapolation"
-COMMAND = f"python -m llm_from_scratch.recipes.publish {NAME}"
+COMMAND = publish_command(NAME)
 CORPUS = "sotu"
 SCHEMES = ("none", "learned", "sinusoidal", "relative", "alibi", "rope")
 TRAINING = TrainerConfig(
@@ -223,18 +222,14 @@ def load_record(folder: Path | None = None) -> dict[str, object]:
     >>> [model["scheme"] for model in load_record()["models"]][:3]
     ['none', 'learned', 'learned_clamped']
     """
-    path = (RESULTS / NAME if folder is None else folder) / "record.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; `{COMMAND}` makes it")
-    try:
-        record = json.loads(path.read_bytes())
-        needed = ("scheme", "parameters", "nats_by_length", "nats_by_bin")
-        if not all(key in model for model in record["models"] for key in needed):
-            raise KeyError(f"a model lacks one of {needed}")
-        _ = record["settings"]["train_length"], record["settings"]["bin_size"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); `{COMMAND}` makes it again") from error
-    return record
+    needed = ("scheme", "parameters", "nats_by_length", "nats_by_bin")
+    return read_record(
+        NAME,
+        folder,
+        entries="models",
+        needed=needed,
+        also=lambda record: (record["settings"]["train_length"], record["settings"]["bin_size"]),
+    )
 
 
 def extrapolation_table(record: dict[str, object] | None = None) -> str:
@@ -294,13 +289,7 @@ def _figures(losses_T: Tensor, comparison: Comparison) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the stored table; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", required=True, help="print the stored table")
-    parser.parse_args(arguments)
-    record = load_record()
-    print(extrapolation_table(record))
-    print(f"{record['command']}  {record['date']}  commit {record['commit']}")
-    return 0
+    return print_table(arguments, description=__doc__, record=load_record, table=extrapolation_table)
 
 
 if __name__ == "__main__":

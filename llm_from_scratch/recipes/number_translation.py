@@ -24,6 +24,7 @@ from llm_from_scratch.data.number_words import chinese, english
 from llm_from_scratch.data.translation import END, PAD, START, Vocabulary, padded
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from llm_from_scratch.recipes.comparison import publish_command, read_record
 from llm_from_scratch.recipes.record import surroundings
 from llm_from_scratch.recipes.results import RESULTS
 from llm_from_scratch.training.schedules import warmup_cosine
@@ -227,7 +228,7 @@ def make(
                     runs[-1]["exact_float16"] = score(task, model.half().float(), config)["exact"]
     record = {
         "recipe": NAME,
-        "command": f"python -m llm_from_scratch.recipes.publish {NAME}",
+        "command": publish_command(NAME),
         **about,
         "config": asdict(config),
         "parameters": parameters,
@@ -244,11 +245,18 @@ def make(
 
 
 def load_record(folder: Path = RESULTS / NAME) -> dict[str, object]:
-    """Return the committed record. Raises: FileNotFoundError if there is none."""
-    path = folder / "record.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; python -m llm_from_scratch.recipes.publish {NAME}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the committed record.
+
+    Raises: FileNotFoundError if there is none; ValueError if it is damaged.
+    """
+    needed = ("direction", "attention", "seed", "exact", "numbers", "by_source_length", "by_digits")
+    return read_record(
+        NAME,
+        folder,
+        entries="runs",
+        needed=needed,
+        also=lambda record: (record["config"]["seeds"], record["kept"]["direction"]),
+    )
 
 
 def load_model(*, attention: bool, folder: Path = RESULTS / NAME) -> tuple[Seq2Seq, Task]:

@@ -137,7 +137,13 @@ def test_damaged_and_missing_records_are_named(small_record, tmp_path):
         load_record(tmp_path)
     path = folder / "record.json"
     whole = path.read_text(encoding="utf-8")
-    for damaged in (whole[:100], "[]", "{}", whole.replace("nats_by_bin", "nats")):
+    for damaged in (
+        whole[:100],
+        "[]",
+        "{}",
+        whole.replace("nats_by_bin", "nats"),
+        whole.replace("bin_size", "b"),
+    ):
         path.write_text(damaged, encoding="utf-8")
         with pytest.raises(ValueError, match="is damaged"):
             load_record(folder)

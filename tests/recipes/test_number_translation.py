@@ -199,6 +199,23 @@ def test_a_missing_record_says_how_to_make_it(tmp_path):
         load_record(tmp_path)
 
 
+def test_a_damaged_record_is_named(tmp_path):
+    whole = json.dumps(load_record())
+    path = tmp_path / "record.json"
+    path.write_text(whole, encoding="utf-8")
+    assert load_record(tmp_path) == load_record()
+    for damaged in (
+        whole[:100],
+        "[]",
+        "{}",
+        whole.replace("by_digits", "by"),
+        whole.replace('"kept"', '"k"'),
+    ):
+        path.write_text(damaged, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"record\.json is damaged .*publish number_translation"):
+            load_record(tmp_path)
+
+
 def test_the_committed_record_holds_what_the_book_says():
     record = load_record()
     assert record["commit"]
