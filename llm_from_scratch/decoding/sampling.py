@@ -40,7 +40,7 @@ def next_token_probabilities(
     >>> next_token_probabilities(torch.tensor([[0.0, 0.0, 0.0]]), top_k=2).tolist()
     [[0.5, 0.5, 0.0]]
     """
-    _check_settings(temperature, top_k, top_p, min_p)
+    check_settings(temperature, top_k, top_p, min_p)
     highest_B1 = logits_BV.max(dim=-1, keepdim=True).values  # NaN if any score of the row is NaN
     if not highest_B1.isfinite().all():
         wrong = highest_B1[~highest_B1.isfinite()][0].item()
@@ -109,7 +109,7 @@ def stream(
     Raises: ValueError, at the call, for an empty prompt and settings out of range; while drawing,
     for scores that no probability can be made of.
     """
-    _check_settings(temperature, top_k, top_p, min_p)
+    check_settings(temperature, top_k, top_p, min_p)
     history, context_length = check_prompt(model, ids, max_new_tokens, context_length)
     if seed is not None and not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must fit into 64 bits, got {seed}")
@@ -126,17 +126,36 @@ def _draw(
     for _ in range(max_new_tokens):
         window = history if context_length is None else history[-context_length:]
         logits_BV = next_token_logits(model, torch.tensor([window]))
-        if pipeline:
-            logits_BV = run_pipeline(pipeline, torch.tensor([history]), logits_BV)
-        probs_V = next_token_probabilities(logits_BV[0], **settings)
-        token = int(torch.multinomial(probs_V, 1, generator=generator))
+        token = draw_token(logits_BV[0], history, pipeline=pipeline, generator=generator, **settings)
         if token in stop_ids:
             return
         history.append(token)
         yield token
 
 
-def _check_settings(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+def draw_token(
+    logits_V: Float[Tensor, "V"],
+    history: Sequence[int],
+    *,
+    pipeline: Pipeline = (),
+    generator: torch.Generator | None = None,
+    **settings,
+) -> int:
+    """Draw the token that follows ``history`` from its scores: the one rule of all generation here.
+
+    The scores pass through the pipeline, then `next_token_probabilities` with ``settings``.
+
+    >>> draw_token(torch.tensor([0.0, 9.0, 1.0]), [2], temperature=0)
+    1
+    """
+    if pipeline:
+        logits_V = run_pipeline(pipeline, torch.tensor([history]), logits_V[None])[0]
+    probs_V = next_token_probabilities(logits_V, **settings)
+    return int(torch.multinomial(probs_V, 1, generator=generator))
+
+
+def check_settings(temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+    """Raise ValueError for a setting of `next_token_probabilities` that is out of range."""
     if not 0.0 <= temperature < math.inf:
         raise ValueError(f"temperature must be 0 (always the most likely) or positive, got {temperature}")
     one_V = torch.zeros(1)

@@ -1,7 +1,26 @@
 """Fast generation: what need not be computed twice is stored, and the tokens stay the same."""
 
+from llm_from_scratch.inference.batch import generate_batch
 from llm_from_scratch.inference.cached_pass import cached_forward
 from llm_from_scratch.inference.generate import CachedModel, generate, stream
 from llm_from_scratch.inference.kv_cache import KVCache
+from llm_from_scratch.inference.ragged_pass import ragged_forward
+from llm_from_scratch.inference.request import Drawn, Request, Ticket
+from llm_from_scratch.inference.scheduler import QueueFull, Scheduler
+from llm_from_scratch.inference.slot_cache import SlotCache
 
-__all__ = ["CachedModel", "KVCache", "cached_forward", "generate", "stream"]
+__all__ = [
+    "CachedModel",
+    "Drawn",
+    "KVCache",
+    "QueueFull",
+    "Request",
+    "Scheduler",
+    "SlotCache",
+    "Ticket",
+    "cached_forward",
+    "generate",
+    "generate_batch",
+    "ragged_forward",
+    "stream",
+]

@@ -115,21 +115,22 @@ class Decoder(nn.Module):
         return sum(p.numel() for p in self.parameters()) - (0 if embeddings else looked_up)
 
     def embed(
-        self, ids_BT: Int[Tensor, "B T"], start: int = 0
+        self, ids_BT: Int[Tensor, "B T"], start: int = 0, positions_T: Int[Tensor, "T"] | None = None
     ) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
-        """The vectors that enter the first block, and the rotary table of their positions from ``start`` on.
+        """The vectors that enter the first block, and the rotary table of their positions.
 
-        Sinusoids have entries up to 1 and are not learned, so the embeddings that they are added to
-        are scaled by sqrt(d_model) (Vaswani et al. 2017, section 3.4).
+        The positions run from ``start`` on, unless ``positions_T`` names each. Sinusoids have entries
+        up to 1 and are not learned, so the embeddings that they are added to are scaled by
+        sqrt(d_model) (Vaswani et al. 2017, section 3.4).
         """
-        end = start + ids_BT.shape[1]
+        where = slice(start, start + ids_BT.shape[1]) if positions_T is None else positions_T
         x_BTC, rope = self.token_embedding(ids_BT), None
         if self.config.positions == "learned":
-            x_BTC = x_BTC + self.position_embedding.weight[start:end]
+            x_BTC = x_BTC + self.position_embedding.weight[where]
         elif self.config.positions == "sinusoidal":
-            x_BTC = x_BTC * math.sqrt(self.config.d_model) + self.sinusoids_TC[start:end]
+            x_BTC = x_BTC * math.sqrt(self.config.d_model) + self.sinusoids_TC[where]
         elif self.config.positions == "rope":
-            rope = self.rope_cos_TF[start:end], self.rope_sin_TF[start:end]
+            rope = self.rope_cos_TF[where], self.rope_sin_TF[where]
         return self.dropout(x_BTC), rope
 
     def score_bias(self, T: int, S: int | None = None) -> Float[Tensor, "H T S"] | None:
