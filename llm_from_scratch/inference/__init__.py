@@ -8,9 +8,11 @@ from llm_from_scratch.inference.ragged_pass import ragged_forward
 from llm_from_scratch.inference.request import Drawn, Request, Ticket
 from llm_from_scratch.inference.scheduler import QueueFull, Scheduler
 from llm_from_scratch.inference.slot_cache import SlotCache
+from llm_from_scratch.inference.worker import Closed, Worker
 
 __all__ = [
     "CachedModel",
+    "Closed",
     "Drawn",
     "KVCache",
     "QueueFull",
@@ -18,6 +20,7 @@ __all__ = [
     "Scheduler",
     "SlotCache",
     "Ticket",
+    "Worker",
     "cached_forward",
     "generate",
     "generate_batch",

@@ -73,15 +73,15 @@ class Ticket:
     """A submitted request: gives its tokens as they come, and takes it back.
 
     It may be read from any thread. ``listener``, if there is one, is called in the thread of the
-    scheduler with each `Drawn` and, at the end, with None; it must return at once. What it raises
-    ends this request with that error.
+    scheduler with the ticket and each `Drawn` and, at the end, with None; it must return at once. What
+    it raises ends this request with that error.
 
     Iterating gives the tokens and waits for those to come; it ends with the text, also if that was
     cancelled, and raises what went wrong. It can be done once.
     """
 
     request: Request
-    listener: Callable[[Drawn | None], None] | None = None
+    listener: Listener | None = None
     drawn: list[Drawn] = field(default_factory=list)
     reason: str | None = None  # None while it runs; then "stop", "length", "cancelled" or "error"
     error: Exception | None = None
@@ -118,7 +118,7 @@ class Ticket:
         self.drawn.append(drawn)
         self._queue.put(drawn)
         if self.listener is not None:
-            self.listener(drawn)
+            self.listener(self, drawn)
 
     def end(self, reason: str, error: Exception | None = None) -> None:
         """For the scheduler: the request has ended; a second end changes nothing."""
@@ -128,7 +128,10 @@ class Ticket:
         self._queue.put(None)
         self._ended.set()
         if self.listener is not None:
-            self.listener(None)
+            self.listener(self, None)
+
+
+Listener = Callable[[Ticket, Drawn | None], None]
 
 
 class Draws:

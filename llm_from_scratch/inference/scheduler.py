@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_from_scratch.inference.ragged_pass import ragged_forward
-from llm_from_scratch.inference.request import Drawn, Draws, Request, Ticket
+from llm_from_scratch.inference.request import Draws, Listener, Request, Ticket
 from llm_from_scratch.inference.slot_cache import SlotCache
 from llm_from_scratch.models.decoder import Decoder
 
@@ -83,7 +82,7 @@ class Scheduler:
         self.changed = threading.Condition()  # held while `waiting` is changed; told of each submission
         self.steps = self.tokens_read = 0
 
-    def submit(self, request: Request, listener: Callable[[Drawn | None], None] | None = None) -> Ticket:
+    def submit(self, request: Request, listener: Listener | None = None) -> Ticket:
         """Queue a request; its `Ticket` gives the tokens. See there for ``listener``.
 
         Raises: ValueError for a request that no slot has room for, or with ids outside the vocabulary;

@@ -124,7 +124,11 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ``ids``; broken characters as U+FFFD, special tokens as their text."""
-        return b"".join(map(self._token, check_ids(ids, self.vocab_size))).decode("utf-8", errors="replace")
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes that ``ids`` stand for, whether or not they are valid UTF-8."""
+        return b"".join(map(self._token, check_ids(ids, self.vocab_size)))
 
     def tokens_as_text(self, ids: Iterable[int]) -> list[str]:
         """Return each token as text for people, as the other tokenizers do."""

@@ -149,7 +149,7 @@ def test_a_listener_that_cancels_ends_at_that_token():
     scheduler = Scheduler(MODELS["llama"])
     seen = []
 
-    def listen(drawn):
+    def listen(ticket, drawn):
         seen.append(drawn)
         if len(seen) == 3:
             ticket.cancel()
@@ -166,7 +166,7 @@ def test_a_fault_ends_only_those_it_touches(monkeypatch):
     scheduler = Scheduler(model, num_slots=3)
     good = [scheduler.submit(Request(ids=[i], max_new_tokens=7, seed=i)) for i in range(2)]
     bad = scheduler.submit(Request(ids=[3], max_new_tokens=7, pipeline=[lambda ids, logits: 1 / 0]))
-    worse = scheduler.submit(Request(ids=[3], max_new_tokens=7), lambda drawn: 1 / 0)
+    worse = scheduler.submit(Request(ids=[3], max_new_tokens=7), lambda ticket, drawn: 1 / 0)
     scheduler.run()
     for ticket in (bad, worse):
         assert ticket.reason == "error"
