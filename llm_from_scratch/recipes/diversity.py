@@ -1,0 +1,294 @@
+"""Diversity against quality: SmolLM2 continues the same passages with every way of choosing the next token.
+
+``python -m llm_from_scratch.recipes.publish diversity`` draws and scores the texts (it fetches SmolLM2
+and MiniLM on first use); ``python -m llm_from_scratch.recipes.diversity --table`` prints the stored table.
+
+The prompts come from held-out annual messages, whose true continuation is scored beside the model's.
+
+Legend: B texts, P prompts, R texts a prompt, T positions, V vocabulary entries.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from llm_from_scratch.data.corpora import load
+from llm_from_scratch.decoding.bad_words import forbid_sequences
+from llm_from_scratch.decoding.contrastive import contrastive_search, output_vectors
+from llm_from_scratch.decoding.logits import keep_typical
+from llm_from_scratch.decoding.pipeline import Pipeline, run_pipeline, scores_only
+from llm_from_scratch.decoding.repetition import forbid_repeated_ngrams, penalise_repetition
+from llm_from_scratch.decoding.sampling import next_token_probabilities
+from llm_from_scratch.decoding.search import beam_search
+from llm_from_scratch.evaluation.diversity import distinct, repeated_share, self_bleu, words
+from llm_from_scratch.evaluation.perplexity import from_log_probabilities, token_log_probabilities
+from llm_from_scratch.files import write_atomically
+from llm_from_scratch.inference.cached_beams import CachedBeams
+from llm_from_scratch.inference.generate import CachedModel
+from llm_from_scratch.interop.minilm import load_minilm, sentence_embeddings
+from llm_from_scratch.interop.smollm2 import load_smollm2
+from llm_from_scratch.recipes.comparison import print_table, publish_command, read_record
+from llm_from_scratch.recipes.record import surroundings
+from llm_from_scratch.recipes.results import load_result
+from llm_from_scratch.training.precision import choose_device
+
+NAME = "diversity"
+COMMAND = publish_command(NAME)
+CORPUS = "sotu"
+FIGURES = ("distinct_1", "distinct_2", "self_bleu", "repeated_4", "own_nats", "judge_bits", "likeness")
+
+# Each way: its family, its setting, and what it is made of. Families are the lines of the picture.
+WAYS: tuple[tuple[str, str, dict], ...] = (
+    ("greedy", "", {"temperature": 0}),
+    ("greedy, penalty", "1.2", {"temperature": 0, "penalty": 1.2}),
+    ("greedy, no 3-gram twice", "", {"temperature": 0, "ngram": 3}),
+    *(("temperature", f"{t}", {"temperature": t}) for t in (0.4, 0.7, 1.0, 1.3, 1.6)),
+    *(("top-k", f"{k}", {"top_k": k}) for k in (2, 10, 50, 200)),
+    *(("top-p", f"{p}", {"top_p": p}) for p in (0.3, 0.6, 0.8, 0.9, 0.95)),
+    *(("min-p", f"{p}", {"min_p": p}) for p in (0.5, 0.2, 0.1, 0.03)),
+    *(("typical", f"{p}", {"typical_p": p}) for p in (0.3, 0.6, 0.9)),
+    ("temperature 1.5", "top-p 0.9", {"temperature": 1.5, "top_p": 0.9}),
+    ("temperature 1.5", "min-p 0.1", {"temperature": 1.5, "min_p": 0.1}),
+    *(("beam", f"{k}", {"num_beams": k}) for k in (2, 4, 8)),
+    ("contrastive", "0.6", {"alpha": 0.6}),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What all ways share."""
+
+    num_prompts: int = 8  # held-out passages, from as many messages
+    num_texts: int = 8  # drawn for each prompt; a search gives one text
+    prompt_length: int = 32  # tokens of SmolLM2
+    new_tokens: int = 64  # of each text; the tokens that end a text are forbidden, so that all are as long
+    seed: int = 0
+
+
+def make(
+    folder: Path,
+    *,
+    say: Callable[[str], None] = print,
+    measurement: Measurement = Measurement(),
+    ways: Sequence[tuple[str, str, dict]] = WAYS,
+) -> dict[str, object]:
+    """Draw the texts of each way, score them, write record.json into ``folder``."""
+    where = surroundings(choose_device("cpu"))
+    loaded, judge = load_smollm2(), Judge()
+    prompts_PT, human_PT = passages(loaded.tokenizer, measurement)
+    ends = end_tokens(loaded.tokenizer)
+    cached = CachedModel(loaded.model, room=measurement.new_tokens)  # reads the prompts once, for all ways
+    entries = []
+    for family, setting, options in (("human", "", None), *ways):
+        started = time.perf_counter()
+        if options is None:
+            ids_PRT = human_PT[:, None]
+        elif "num_beams" in options or "alpha" in options:
+            ids_PRT = search(loaded.model, prompts_PT, ends, measurement, **options)
+        else:
+            ids_PRT = draw(cached, prompts_PT, ends, measurement, **options)
+        figures = score(loaded, judge, prompts_PT, ids_PRT)
+        example = loaded.tokenizer.decode(ids_PRT[0, 0].tolist())
+        entries.append({"family": family, "setting": setting, "figures": figures, "example": example})
+        means = ", ".join(f"{name} {mean(values):.3f}" for name, values in figures.items() if values)
+        say(f"{family} {setting}: {means}, {time.perf_counter() - started:.0f} s")
+    record = {
+        "comparison": NAME,
+        "command": COMMAND,
+        **where,
+        "settings": asdict(measurement),
+        "prompts": [loaded.tokenizer.decode(prompt_T) for prompt_T in prompts_PT.tolist()],
+        "ways": entries,
+    }
+    write_atomically(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return record
+
+
+def passages(tokenizer, measurement: Measurement) -> tuple[Int[Tensor, "P T"], Int[Tensor, "P T"]]:
+    """Prompts from the midst of held-out messages, spread over the years, and how they really go on."""
+    _, validation = load(CORPUS).split()
+    whole = measurement.prompt_length + measurement.new_tokens
+    step = len(validation.documents) / measurement.num_prompts
+    rows = []
+    for number in range(measurement.num_prompts):
+        text = validation.documents[int(number * step)].text
+        start = text.index("\n", len(text) // 3)  # a paragraph begins here
+        rows.append(tokenizer.encode(text[start:].lstrip())[:whole])
+    ids_PT = torch.tensor(rows)
+    return ids_PT[:, : measurement.prompt_length], ids_PT[:, measurement.prompt_length :]
+
+
+def end_tokens(tokenizer) -> list[int]:
+    """The tokens that end a text or begin a message: no text of the measurement may contain them."""
+    return sorted(tokenizer.special_ids.values())
+
+
+@torch.no_grad()
+def draw(
+    model: Callable[[Tensor], Tensor],
+    prompts_PT: Int[Tensor, "P T"],
+    ends: Sequence[int],
+    measurement: Measurement,
+    *,
+    typical_p: float | None = None,
+    penalty: float | None = None,
+    ngram: int | None = None,
+    **settings,
+) -> Int[Tensor, "P R T"]:
+    """Draw ``num_texts`` texts for each prompt, all of them side by side; the rules are `sample`'s.
+
+    Temperature 0 draws nothing: all texts of a prompt would be the same, so there is one.
+    """
+    pipeline = [partial(forbid_sequences, sequences=[[i] for i in ends])]
+    if penalty is not None:
+        pipeline.append(partial(penalise_repetition, penalty=penalty))
+    if ngram is not None:
+        pipeline.append(partial(forbid_repeated_ngrams, size=ngram))
+    if typical_p is not None:
+        pipeline.append(scores_only(keep_typical, typical_p=typical_p))
+    generator = torch.Generator().manual_seed(measurement.seed)
+    each = 1 if settings.get("temperature") == 0 else measurement.num_texts
+    ids_BT = prompts_PT.repeat_interleave(each, dim=0)
+    for _ in range(measurement.new_tokens):
+        ids_BT = torch.cat((ids_BT, _next(model, ids_BT, pipeline, settings, generator)), dim=1)
+    return ids_BT[:, prompts_PT.shape[1] :].unflatten(0, (len(prompts_PT), each))
+
+
+def _next(model, ids_BT: Tensor, pipeline: Pipeline, settings: dict, generator) -> Int[Tensor, "B 1"]:
+    logits_BV = run_pipeline(pipeline, ids_BT, model(ids_BT)[:, -1].float())
+    return torch.multinomial(next_token_probabilities(logits_BV, **settings), 1, generator=generator)
+
+
+def search(
+    model,
+    prompts_PT: Int[Tensor, "P T"],
+    ends: Sequence[int],
+    measurement: Measurement,
+    *,
+    num_beams: int | None = None,
+    alpha: float | None = None,
+) -> Int[Tensor, "P 1 T"]:
+    """The one text that beam search, or contrastive search, finds for each prompt."""
+    found, length = [], {"max_new_tokens": measurement.new_tokens}
+    for prompt_T in prompts_PT:
+        if num_beams is not None:
+            never = [partial(forbid_sequences, sequences=[[i] for i in ends])]
+            best = beam_search(CachedBeams(model), prompt_T, num_beams=num_beams, pipeline=never, **length)
+            found.append([list(best.hypotheses[0].ids)])
+        else:
+            cached, vectors = CachedModel(model, room=measurement.new_tokens), output_vectors(model)
+            found.append([contrastive_search(cached, prompt_T, alpha=alpha, vectors=vectors, **length)])
+    return torch.tensor(found)
+
+
+class Judge:
+    """Two models that did not write the texts: the laptop model, and MiniLM for what a text is about."""
+
+    def __init__(self) -> None:
+        self.model, self.tokenizer, _ = load_result("laptop")
+        self.minilm = load_minilm()
+
+    def bits_per_byte(self, prompt: str, text: str) -> float:
+        """The laptop model's bits for each byte of the text, read behind the prompt."""
+        before, ids = self.tokenizer.encode(prompt), self.tokenizer.encode(text)
+        scores_N = token_log_probabilities(self.model, [*before, *ids], stride=32)[-len(ids) :]
+        return from_log_probabilities(scores_N, num_bytes=len(text.encode())).bits_per_byte
+
+    def likeness(self, prompt: str, texts: Sequence[str]) -> float:
+        """The mean cosine between MiniLM's vector of the prompt and those of the texts."""
+        vectors_NC = sentence_embeddings(self.minilm, [prompt, *texts])
+        return (vectors_NC[1:] @ vectors_NC[0]).mean().item()
+
+
+def score(loaded, judge: Judge, prompts_PT: Tensor, ids_PRT: Int[Tensor, "P R T"]) -> dict[str, list[float]]:
+    """All figures, a number for each prompt. Where a prompt has one text, self-BLEU has no meaning: none."""
+    figures: dict[str, list[float]] = {name: [] for name in FIGURES}
+    for prompt_T, ids_RT in zip(prompts_PT, ids_PRT, strict=True):
+        prompt = loaded.tokenizer.decode(prompt_T.tolist())
+        texts = [loaded.tokenizer.decode(ids_T) for ids_T in ids_RT.tolist()]
+        cut = [words(text) for text in texts]
+        found = {
+            "distinct_1": distinct(cut, 1) if len(cut) > 1 else None,
+            "distinct_2": distinct(cut, 2) if len(cut) > 1 else None,
+            "self_bleu": self_bleu(cut) if len(cut) > 1 else None,
+            "repeated_4": mean([repeated_share(text, 4) for text in cut]),
+            "own_nats": own_nats(loaded.model, prompt_T, ids_RT),
+            "judge_bits": mean([judge.bits_per_byte(prompt, text) for text in texts]),
+            "likeness": judge.likeness(prompt, texts),
+        }
+        for name, value in found.items():
+            if value is not None:
+                figures[name].append(round(value, 4))
+    return figures
+
+
+@torch.no_grad()
+def own_nats(model, prompt_T: Int[Tensor, "T"], ids_RT: Int[Tensor, "R T"]) -> float:
+    """The mean surprise of the texts' tokens under the model itself, at temperature 1, no token dropped."""
+    whole_RT = torch.cat((prompt_T.expand(len(ids_RT), -1), ids_RT), dim=1)
+    log_probs_RTV = model(whole_RT[:, :-1])[:, -ids_RT.shape[1] :].log_softmax(dim=-1)
+    return -log_probs_RTV.gather(-1, ids_RT[..., None]).mean().item()
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, NaN of nothing.
+
+    >>> mean([1.0, 2.0])
+    1.5
+    """
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def load_record(folder: Path | None = None) -> dict[str, object]:
+    """Return the stored record: where and when it was made, the prompts, and the figures of each way.
+
+    Raises: FileNotFoundError if there is none; ValueError if it is damaged.
+
+    >>> [way["family"] for way in load_record()["ways"]][:2]
+    ['human', 'greedy']
+    """
+    return read_record(
+        NAME,
+        folder,
+        entries="ways",
+        needed=("family", "setting", "figures", "example"),
+        also=lambda record: [way["figures"][name] for way in record["ways"] for name in FIGURES],
+    )
+
+
+def diversity_table(record: dict[str, object] | None = None) -> str:
+    """Return the means over prompts of a record as lines of text.
+
+    >>> diversity_table().splitlines()[0].split()[:3]
+    ['way', 'distinct-2', 'self-BLEU']
+    """
+    record = load_record() if record is None else record
+    columns = {"distinct-2": "distinct_2", "self-BLEU": "self_bleu", "repeated": "repeated_4",
+               "nats": "own_nats", "judge": "judge_bits", "likeness": "likeness"}  # fmt: skip
+    lines = [f"{'way':25}" + "".join(f"{name:>11}" for name in columns)]
+    for way in record["ways"]:
+        means = (mean(way["figures"][name]) for name in columns.values())
+        cells = "".join(f"{'-':>11}" if math.isnan(value) else f"{value:11.2f}" for value in means)
+        lines.append(f"{(way['family'] + ' ' + way['setting']).strip():25}{cells}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the stored table; return the exit code."""
+    return print_table(arguments, description=__doc__, record=load_record, table=diversity_table)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
