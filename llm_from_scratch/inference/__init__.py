@@ -2,28 +2,37 @@
 
 from llm_from_scratch.inference.batch import generate_batch
 from llm_from_scratch.inference.cached_pass import cached_forward
+from llm_from_scratch.inference.drafts import DecoderDraft, Draft, NGramDraft, PromptLookup
 from llm_from_scratch.inference.generate import CachedModel, generate, stream
 from llm_from_scratch.inference.kv_cache import KVCache
 from llm_from_scratch.inference.ragged_pass import ragged_forward
 from llm_from_scratch.inference.request import Drawn, Request, Ticket
 from llm_from_scratch.inference.scheduler import QueueFull, Scheduler
 from llm_from_scratch.inference.slot_cache import SlotCache
+from llm_from_scratch.inference.speculative import Tally, speculative_generate, speculative_stream
 from llm_from_scratch.inference.worker import Closed, Worker
 
 __all__ = [
     "CachedModel",
     "Closed",
+    "DecoderDraft",
+    "Draft",
     "Drawn",
     "KVCache",
+    "NGramDraft",
+    "PromptLookup",
     "QueueFull",
     "Request",
     "Scheduler",
     "SlotCache",
+    "Tally",
     "Ticket",
     "Worker",
     "cached_forward",
     "generate",
     "generate_batch",
     "ragged_forward",
+    "speculative_generate",
+    "speculative_stream",
     "stream",
 ]
