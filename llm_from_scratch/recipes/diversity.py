@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.decoding.bad_words import forbid_sequences
 from llm_from_scratch.decoding.contrastive import contrastive_search, output_vectors
 from llm_from_scratch.decoding.logits import keep_typical
-from llm_from_scratch.decoding.pipeline import Pipeline, run_pipeline, scores_only
+from llm_from_scratch.decoding.pipeline import run_pipeline, scores_only
 from llm_from_scratch.decoding.repetition import forbid_repeated_ngrams, penalise_repetition
 from llm_from_scratch.decoding.sampling import next_token_probabilities
 from llm_from_scratch.decoding.search import beam_search
@@ -51,11 +51,11 @@ WAYS: tuple[tuple[str, str, dict], ...] = (
     ("greedy", "", {"temperature": 0}),
     ("greedy, penalty", "1.2", {"temperature": 0, "penalty": 1.2}),
     ("greedy, no 3-gram twice", "", {"temperature": 0, "ngram": 3}),
-    *(("temperature", f"{t}", {"temperature": t}) for t in (0.4, 0.7, 1.0, 1.3, 1.6)),
-    *(("top-k", f"{k}", {"top_k": k}) for k in (2, 10, 50, 200)),
-    *(("top-p", f"{p}", {"top_p": p}) for p in (0.3, 0.6, 0.8, 0.9, 0.95)),
-    *(("min-p", f"{p}", {"min_p": p}) for p in (0.5, 0.2, 0.1, 0.03)),
-    *(("typical", f"{p}", {"typical_p": p}) for p in (0.3, 0.6, 0.9)),
+    *(("temperature", f"{t}", {"temperature": t}) for t in (0.4, 0.7, 1.0, 1.3)),
+    *(("top-k", f"{k}", {"top_k": k}) for k in (2, 10, 50)),
+    *(("top-p", f"{p}", {"top_p": p}) for p in (0.3, 0.6, 0.9)),
+    *(("min-p", f"{p}", {"min_p": p}) for p in (0.3, 0.1, 0.03)),
+    *(("typical", f"{p}", {"typical_p": p}) for p in (0.3, 0.9)),
     ("temperature 1.5", "top-p 0.9", {"temperature": 1.5, "top_p": 0.9}),
     ("temperature 1.5", "min-p 0.1", {"temperature": 1.5, "min_p": 0.1}),
     *(("beam", f"{k}", {"num_beams": k}) for k in (2, 4, 8)),
@@ -90,13 +90,15 @@ def make(
     entries = []
     for family, setting, options in (("human", "", None), *ways):
         started = time.perf_counter()
+        nats_PR = None
         if options is None:
             ids_PRT = human_PT[:, None]
         elif "num_beams" in options or "alpha" in options:
             ids_PRT = search(loaded.model, prompts_PT, ends, measurement, **options)
         else:
-            ids_PRT = draw(cached, prompts_PT, ends, measurement, **options)
-        figures = score(loaded, judge, prompts_PT, ids_PRT)
+            ids_PRT, nats_PR = draw(cached, prompts_PT, ends, measurement, **options)
+        nats_PR = own_nats(loaded.model, prompts_PT, ids_PRT) if nats_PR is None else nats_PR
+        figures = score(loaded.tokenizer, judge, prompts_PT, ids_PRT, nats_PR)
         example = loaded.tokenizer.decode(ids_PRT[0, 0].tolist())
         entries.append({"family": family, "setting": setting, "figures": figures, "example": example})
         means = ", ".join(f"{name} {mean(values):.3f}" for name, values in figures.items() if values)
@@ -143,10 +145,11 @@ def draw(
     penalty: float | None = None,
     ngram: int | None = None,
     **settings,
-) -> Int[Tensor, "P R T"]:
+) -> tuple[Int[Tensor, "P R T"], Float[Tensor, "P R"]]:
     """Draw ``num_texts`` texts for each prompt, all of them side by side; the rules are `sample`'s.
 
-    Temperature 0 draws nothing: all texts of a prompt would be the same, so there is one.
+    Returns the new tokens, and what `own_nats` gives for them. Temperature 0 draws nothing: all texts
+    of a prompt would be the same, so there is one.
     """
     pipeline = [partial(forbid_sequences, sequences=[[i] for i in ends])]
     if penalty is not None:
@@ -155,17 +158,17 @@ def draw(
         pipeline.append(partial(forbid_repeated_ngrams, size=ngram))
     if typical_p is not None:
         pipeline.append(scores_only(keep_typical, typical_p=typical_p))
-    generator = torch.Generator().manual_seed(measurement.seed)
     each = 1 if settings.get("temperature") == 0 else measurement.num_texts
-    ids_BT = prompts_PT.repeat_interleave(each, dim=0)
+    ids_BT, nats_B1 = prompts_PT.repeat_interleave(each, dim=0), torch.zeros(len(prompts_PT) * each, 1)
+    generator = torch.Generator().manual_seed(measurement.seed)
     for _ in range(measurement.new_tokens):
-        ids_BT = torch.cat((ids_BT, _next(model, ids_BT, pipeline, settings, generator)), dim=1)
-    return ids_BT[:, prompts_PT.shape[1] :].unflatten(0, (len(prompts_PT), each))
-
-
-def _next(model, ids_BT: Tensor, pipeline: Pipeline, settings: dict, generator) -> Int[Tensor, "B 1"]:
-    logits_BV = run_pipeline(pipeline, ids_BT, model(ids_BT)[:, -1].float())
-    return torch.multinomial(next_token_probabilities(logits_BV, **settings), 1, generator=generator)
+        logits_BV = model(ids_BT)[:, -1].float()
+        probs_BV = next_token_probabilities(run_pipeline(pipeline, ids_BT, logits_BV), **settings)
+        next_B1 = torch.multinomial(probs_BV, 1, generator=generator)
+        nats_B1 -= logits_BV.log_softmax(dim=-1).gather(-1, next_B1) / measurement.new_tokens
+        ids_BT = torch.cat((ids_BT, next_B1), dim=1)
+    groups = (len(prompts_PT), each)
+    return ids_BT[:, prompts_PT.shape[1] :].unflatten(0, groups), nats_B1[:, 0].unflatten(0, groups)
 
 
 def search(
@@ -209,34 +212,41 @@ class Judge:
         return (vectors_NC[1:] @ vectors_NC[0]).mean().item()
 
 
-def score(loaded, judge: Judge, prompts_PT: Tensor, ids_PRT: Int[Tensor, "P R T"]) -> dict[str, list[float]]:
-    """All figures, a number for each prompt. Where a prompt has one text, self-BLEU has no meaning: none."""
+def score(
+    tokenizer, judge: Judge, prompts_PT: Tensor, ids_PRT: Int[Tensor, "P R T"], nats_PR: Float[Tensor, "P R"]
+) -> dict[str, list[float]]:
+    """All figures, a number for each prompt; no diversity where a prompt has one text only."""
     figures: dict[str, list[float]] = {name: [] for name in FIGURES}
-    for prompt_T, ids_RT in zip(prompts_PT, ids_PRT, strict=True):
-        prompt = loaded.tokenizer.decode(prompt_T.tolist())
-        texts = [loaded.tokenizer.decode(ids_T) for ids_T in ids_RT.tolist()]
+    for prompt_T, ids_RT, nats_R in zip(prompts_PT, ids_PRT, nats_PR, strict=True):
+        prompt = tokenizer.decode(prompt_T.tolist())
+        texts = [tokenizer.decode(ids_T) for ids_T in ids_RT.tolist()]
         cut = [words(text) for text in texts]
         found = {
-            "distinct_1": distinct(cut, 1) if len(cut) > 1 else None,
-            "distinct_2": distinct(cut, 2) if len(cut) > 1 else None,
-            "self_bleu": self_bleu(cut) if len(cut) > 1 else None,
             "repeated_4": mean([repeated_share(text, 4) for text in cut]),
-            "own_nats": own_nats(loaded.model, prompt_T, ids_RT),
+            "own_nats": nats_R.mean().item(),
             "judge_bits": mean([judge.bits_per_byte(prompt, text) for text in texts]),
             "likeness": judge.likeness(prompt, texts),
         }
+        if len(cut) > 1:
+            found |= {
+                "distinct_1": distinct(cut, 1),
+                "distinct_2": distinct(cut, 2),
+                "self_bleu": self_bleu(cut),
+            }
         for name, value in found.items():
-            if value is not None:
-                figures[name].append(round(value, 4))
+            figures[name].append(round(value, 4))
     return figures
 
 
 @torch.no_grad()
-def own_nats(model, prompt_T: Int[Tensor, "T"], ids_RT: Int[Tensor, "R T"]) -> float:
-    """The mean surprise of the texts' tokens under the model itself, at temperature 1, no token dropped."""
-    whole_RT = torch.cat((prompt_T.expand(len(ids_RT), -1), ids_RT), dim=1)
-    log_probs_RTV = model(whole_RT[:, :-1])[:, -ids_RT.shape[1] :].log_softmax(dim=-1)
-    return -log_probs_RTV.gather(-1, ids_RT[..., None]).mean().item()
+def own_nats(model, prompts_PT: Tensor, ids_PRT: Int[Tensor, "P R T"]) -> Float[Tensor, "P R"]:
+    """The mean surprise of each text's tokens under the model itself, at temperature 1, no token dropped."""
+    nats = []
+    for prompt_T, ids_RT in zip(prompts_PT, ids_PRT, strict=True):
+        whole_RT = torch.cat((prompt_T.expand(len(ids_RT), -1), ids_RT), dim=1)
+        log_probs_RTV = model(whole_RT[:, :-1])[:, -ids_RT.shape[1] :].log_softmax(dim=-1)
+        nats.append(-log_probs_RTV.gather(-1, ids_RT[..., None])[..., 0].mean(dim=-1))
+    return torch.stack(nats)
 
 
 def mean(values: Sequence[float]) -> float:
