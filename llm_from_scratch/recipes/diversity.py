@@ -188,9 +188,19 @@ def search(
             best = beam_search(CachedBeams(model), prompt_T, num_beams=num_beams, pipeline=never, **length)
             found.append([list(best.hypotheses[0].ids)])
         else:
-            cached, vectors = CachedModel(model, room=measurement.new_tokens), output_vectors(model)
-            found.append([contrastive_search(cached, prompt_T, alpha=alpha, vectors=vectors, **length)])
+            going_on = _never_ending(CachedModel(model, room=measurement.new_tokens), ends)
+            vectors = output_vectors(model)
+            found.append([contrastive_search(going_on, prompt_T, alpha=alpha, vectors=vectors, **length)])
     return torch.tensor(found)
+
+
+def _never_ending(model: Callable[[Tensor], Tensor], ends: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The model without the tokens that end a text, for a search that takes no pipeline."""
+
+    def logits_B1V(ids_BT: Tensor) -> Tensor:
+        return model(ids_BT).index_fill(-1, torch.tensor(ends), -torch.inf)
+
+    return logits_B1V
 
 
 class Judge:
