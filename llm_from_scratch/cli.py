@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, grade.
+"""The command line: train, sample, evaluate, serve, chat, grade.
 
 Each command imports what it needs when it runs, so that `llm-scratch --help` answers at once. A
 user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 130.
@@ -145,6 +145,69 @@ def evaluate(
         typer.echo(f"scored         {score.num_tokens:,} tokens, {score.num_bytes:,} bytes")
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run's folder, a committed result, a Hugging Face folder, a GGUF file, or smollm2.",
+    ),
+]
+
+
+@app.command()
+def serve(
+    model: Source,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="LLM_SCRATCH_API_KEY", help="What clients must send.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name for clients.", show_default="MODEL's last part")
+    ] = None,
+    context_length: Annotated[
+        int, typer.Option(help="Tokens of prompt and answer, if the model reads so many.")
+    ] = 2048,
+    max_concurrent: Annotated[int, typer.Option(help="Answers written at once.")] = 8,
+    max_queue: Annotated[int, typer.Option(help="Answers that may wait; more get status 429.")] = 32,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of one answer.")] = 2048,
+    max_body_bytes: Annotated[int, typer.Option(help="Bytes of a request; more get status 413.")] = 2**20,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 300.0,
+    grace: Annotated[float, typer.Option(help="Seconds for answers to end when stopped.")] = 20.0,
+    checkpoint: Which = "best",
+    device: Device = "cpu",
+) -> None:
+    """Answer requests in the shapes of the OpenAI API.
+
+    For example: llm-scratch serve smollm2
+
+    It gives /v1/chat/completions, /v1/completions, /v1/models and /health. Ctrl-C lets running answers end.
+    """
+    with plain_errors():
+        from llm_from_scratch.recipes.opening import open_any
+        from llm_from_scratch.serving import Limits, ServedModel, is_loopback, open_socket
+        from llm_from_scratch.serving import serve as run_server
+        from llm_from_scratch.training.precision import choose_device
+
+        import_extra("serve", "fastapi", "uvicorn")
+        opened = open_socket(host, port)
+        if api_key is None and not is_loopback(host):
+            typer.echo(f"warning: whoever reaches {host} can use this server; set --api-key", err=True)
+        loaded, start_ids = open_any(model, which=checkpoint, device=choose_device(device))
+        limits = Limits(
+            max_concurrent=max_concurrent,
+            max_queue=max_queue,
+            context_length=min(context_length, loaded.model.config.context_length),
+            max_tokens=max_tokens,
+            max_body_bytes=max_body_bytes,
+            timeout=timeout,
+            grace=grace,
+            api_key=api_key,
+        )
+        served = ServedModel.from_loaded(name or Path(model).stem, loaded, start_ids)
+        run_server(served, limits, opened, say=typer.echo)
+
+
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe's fields and their defaults.")] = None,
@@ -193,6 +256,19 @@ def plain_errors() -> Iterator[None]:
             raise
         typer.echo("error: " + " ".join(message.split()), err=True)
         raise typer.Exit(2) from None
+
+
+def import_extra(extra: str, *names: str) -> None:
+    """Import packages of an extra, or say how to install it. Raises: ValueError that says so."""
+    import importlib
+
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f'{error}: this command needs an extra, pip install "llm-from-scratch[{extra}]"'
+            ) from None
 
 
 def _as_message(error: Exception) -> str | None:

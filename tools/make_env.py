@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "book,test,interop"
+EXTRAS = "book,test,interop,serve"
 NEEDED_GB = 4  # torch alone is 1 GB unpacked, or several with CUDA
 
 # What pip writes -> what to do about it. The first that is found in the log is shown.

@@ -1,12 +1,15 @@
-"""Open a trained model by what a user types: a run's folder, or the name of a committed result."""
+"""Open a model by what a user types: a run's folder, the name of a committed result, or others' files."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from llm_from_scratch.interop import Loaded, load_folder, load_gguf, load_smollm2
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.recipes.results import RESULTS, load_result, result_names
+from llm_from_scratch.recipes.text import END_OF_TEXT, end_of_text_id
 from llm_from_scratch.training.checkpoint import load_run, read_config
 
 
@@ -41,3 +44,41 @@ def open_trained(run: str, *, which: str = "best", device: torch.device | str = 
         f"there is no run folder {run!r} and no committed result of that name. "
         f"Runs here: {', '.join(runs) or 'none'}. Committed results: {', '.join(result_names()) or 'none'}"
     )
+
+
+def open_any(
+    source: str, *, which: str = "best", device: torch.device | str = "cpu"
+) -> tuple[Loaded, list[int]]:
+    """Open "smollm2", a Hugging Face folder, a GGUF file, a run's folder or a committed result.
+
+    Returns the model with what belongs to it, and the ids that come before every text: the end of
+    an earlier one, for models that were trained here.
+    Raises: FileNotFoundError as `open_trained`, ValueError for files that cannot be read.
+    """
+    path = Path(source)
+    if source == "smollm2" and not path.exists():
+        loaded = load_smollm2()
+    elif path.is_file():
+        loaded = load_gguf(path)
+    elif path.is_dir() and _is_published(path):
+        loaded = load_folder(path)
+    else:
+        trained = open_trained(source, which=which, device=device)
+        end = end_of_text_id(trained.tokenizer)
+        loaded = Loaded(
+            model=trained.model.eval(),
+            tokenizer=trained.tokenizer,
+            config=trained.model.config,
+            special_tokens={} if end is None else {"eos_token": END_OF_TEXT},
+        )
+        return loaded, [] if end is None else [end]
+    loaded.model.to(device)
+    return loaded, []
+
+
+def _is_published(folder: Path) -> bool:
+    """Whether the folder's config.json is one of Hugging Face's; ours name no model type."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,7 @@
+"""A server in the shapes of the OpenAI API, and a chat in the terminal."""
+
+from llm_from_scratch.serving.limits import Limits
+from llm_from_scratch.serving.served_model import ServedModel
+from llm_from_scratch.serving.server import is_loopback, open_socket, serve
+
+__all__ = ["Limits", "ServedModel", "is_loopback", "open_socket", "serve"]
