@@ -5,6 +5,7 @@ from llm_from_scratch.inference.cached_pass import cached_forward
 from llm_from_scratch.inference.drafts import DecoderDraft, Draft, NGramDraft, PromptLookup
 from llm_from_scratch.inference.generate import CachedModel, generate, stream
 from llm_from_scratch.inference.kv_cache import KVCache
+from llm_from_scratch.inference.quantised_cache import QuantisedCache
 from llm_from_scratch.inference.ragged_pass import ragged_forward
 from llm_from_scratch.inference.request import Drawn, Request, Ticket
 from llm_from_scratch.inference.scheduler import QueueFull, Scheduler
@@ -21,6 +22,7 @@ __all__ = [
     "KVCache",
     "NGramDraft",
     "PromptLookup",
+    "QuantisedCache",
     "QueueFull",
     "Request",
     "Scheduler",

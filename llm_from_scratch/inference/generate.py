@@ -6,7 +6,7 @@ reads the whole text for every token, stays the reference.
 Legend: B sequences, T positions, V vocabulary entries.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,7 +31,8 @@ class CachedModel:
     on does, is read from its start.
 
     Arguments: ``room`` is how many tokens beyond its first text the cache is given place for; a text
-    that outgrows it gets a new cache. None: place for context_length tokens.
+    that outgrows it gets a new cache. None: place for context_length tokens. ``new_cache`` makes the
+    cache, called as `KVCache.for_model` is: ``partial(QuantisedCache.for_model, bits=8)`` takes less memory.
     Dropout is off during a call, and put back as it was. After the weights have changed, call `reset`.
     Raises: ValueError if the model is no `Decoder`; at a call, as `cached_forward`.
 
@@ -43,7 +44,13 @@ class CachedModel:
     4
     """
 
-    def __init__(self, model: Decoder, *, room: int | None = None):
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        room: int | None = None,
+        new_cache: Callable[..., KVCache] = KVCache.for_model,
+    ):
         if not isinstance(model, Decoder):
             raise ValueError(
                 f"the cache serves a Decoder, got {type(model).__name__}; decoding.sampling.sample continues "
@@ -51,7 +58,7 @@ class CachedModel:
             )
         if room is not None and (type(room) is not int or room < 0):
             raise ValueError(f"room must be None or a whole number of at least 0 tokens, got {room!r}")
-        self.model, self.config, self.room = model, model.config, room
+        self.model, self.config, self.room, self.new_cache = model, model.config, room, new_cache
         self.tokens_read = 0  # in each sequence, by all calls: what the cache saves shows here
         self.reset()
 
@@ -61,14 +68,18 @@ class CachedModel:
         self.text_BT: Tensor | None = None
         self._parts = list(self.model.modules())
 
+    def read(self, new_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B 1 V"]:
+        """Read what follows the text in the cache; score the token after it."""
+        return cached_forward(self.model, new_BT, self.cache, last_only=True)
+
     def __call__(self, ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B 1 V"]:
         """Score the token after each text."""
         self.model.check_ids(ids_BT)
         is_training = any(part.training for part in self._parts)
         with torch.inference_mode(), evaluation_mode(self.model) if is_training else nullcontext():
             known = self._reuse(ids_BT)
-            new_BT = ids_BT[:, known:].to(self.model.output_weight.device)
-            logits_B1V = cached_forward(self.model, new_BT, self.cache, last_only=True)
+            new_BT = ids_BT[:, known:].to(self.model.norm.weight.device)
+            logits_B1V = self.read(new_BT)
         self.tokens_read += new_BT.shape[1]
         return logits_B1V.clone()  # made outside of inference mode, so that anyone may write to it
 
@@ -78,8 +89,8 @@ class CachedModel:
         if cache is None or cache.batch_size != B or cache.max_length < T:
             limit = self.config.context_length
             length = limit if self.room is None else min(limit, T + self.room)
-            self.reset()
-            self.cache, known = KVCache.for_model(self.model, batch_size=B, max_length=length), 0
+            self.cache = None  # give its memory back first
+            self.cache, known = self.new_cache(self.model, batch_size=B, max_length=length), 0
         else:
             known = min(_common_start(ids_BT, self.text_BT), cache.length, T - 1)  # one token must be read
             try:
@@ -116,13 +127,19 @@ def generate(model: Decoder, ids: Sequence[int] | Tensor, **settings: Any) -> li
 
 
 def stream(
-    model: Decoder, ids: Sequence[int] | Tensor, *, max_new_tokens: int, **settings: Any
+    model: Decoder,
+    ids: Sequence[int] | Tensor,
+    *,
+    max_new_tokens: int,
+    new_cache: Callable[..., KVCache] = KVCache.for_model,
+    **settings: Any,
 ) -> Iterator[int]:
     """Continue one sequence of tokens, giving each new token as soon as it is drawn.
 
     Takes the settings of `decoding.sampling.stream` (``temperature``, 0 for greedy, ``top_k``, ``seed``,
     ``stop_ids`` ...), draws by its rules, and gives the same tokens for the same seed, unless a draw
-    falls between two scores that differ by less than rounding.
+    falls between two scores that differ by less than rounding. ``new_cache`` is that of `CachedModel`;
+    a quantised cache changes the scores, and with them some tokens.
 
     Past the model's context_length the same rule holds too: the model reads the last tokens, its first
     one at position 0 again. All keys and values change with that, so from there on each token costs a
@@ -130,7 +147,7 @@ def stream(
 
     Raises: ValueError, at the call, if the model is no `Decoder`, and as `decoding.sampling.stream`.
     """
-    cached = CachedModel(model)
+    cached = CachedModel(model, new_cache=new_cache)
     tokens = sampling.stream(cached, ids, max_new_tokens=max_new_tokens, **settings)
     cached.room = max_new_tokens  # which has been checked by now
     return tokens

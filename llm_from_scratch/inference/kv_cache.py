@@ -62,18 +62,22 @@ class KVCache:
             )
         self.batch_size, self.max_length, self.window = batch_size, max_length, config.sliding_window
         self.rows = config.num_layers, batch_size, config.num_kv_heads, config.d_head
+        self.rollback = rollback
         self._keep = max_length if self.window is None else self.window - 1 + rollback
         self.capacity = min(max_length, max(2 * self._keep, self._keep + 1))
-        shape_LBKSD = (*self.rows[:3], self.capacity, config.d_head)
         with torch.inference_mode(False):  # so that it can be written to in and out of that mode
-            self.keys_LBKSD = torch.empty(shape_LBKSD, dtype=dtype, device=device)
-            self.values_LBKSD = torch.empty(shape_LBKSD, dtype=dtype, device=device)
+            self._allocate(dtype, device)
         self.reset()
+
+    def _allocate(self, dtype: torch.dtype, device: torch.device | str | None) -> None:
+        shape_LBKSD = (*self.rows[:3], self.capacity, self.rows[3])
+        self.keys_LBKSD = torch.empty(shape_LBKSD, dtype=dtype, device=device)
+        self.values_LBKSD = torch.empty(shape_LBKSD, dtype=dtype, device=device)
 
     @classmethod
     def for_model(cls, model: nn.Module, **sizes) -> "KVCache":
         """A cache of the model's own number format, on its device; takes the sizes that `KVCache` takes."""
-        weight = model.output_weight
+        weight = model.norm.weight  # the output matrix may be quantised
         return cls(model.config, dtype=weight.dtype, device=weight.device, **sizes)
 
     @property
@@ -115,12 +119,7 @@ class KVCache:
 
     def begin(self, T: int) -> None:
         """Make room for T new tokens. Raises: ValueError if they do not fit below ``max_length``."""
-        _check_whole("the number of new tokens", T, 1)
-        if self.length + T > self.max_length:
-            raise ValueError(
-                f"{self.length} tokens stored and {T} new ones exceed max_length={self.max_length}; "
-                "truncate() or reset() the cache, or build a longer one (up to the model's context_length)"
-            )
+        self._check_room(T)
         self._held = {}
         if self.stored + T > self.capacity:  # what the window still needs moves to the front
             kept = min(self.stored, self._keep)
@@ -159,6 +158,14 @@ class KVCache:
                 buffer[layer, :, :, : self._keep] = last
         self.stored = self._keep if self._held else self.stored + T
         self.length, self._held = self.length + T, {}
+
+    def _check_room(self, T: int) -> None:
+        _check_whole("the number of new tokens", T, 1)
+        if self.length + T > self.max_length:
+            raise ValueError(
+                f"{self.length} tokens stored and {T} new ones exceed max_length={self.max_length}; "
+                "truncate() or reset() the cache, or build a longer one (up to the model's context_length)"
+            )
 
     def _check_shapes(self, layer: int, k_BKTD: Tensor, v_BKTD: Tensor) -> None:
         L, B, K, D = self.rows

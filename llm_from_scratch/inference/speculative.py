@@ -7,7 +7,7 @@ would have drawn too are kept, and the first that it would not is replaced.
 Legend: N tokens proposed, V vocabulary entries.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +94,7 @@ def speculative_stream(
     context_length: int | None = None,
     pipeline: Pipeline = (),
     tally: Tally | None = None,
+    new_cache: Callable[..., KVCache] = KVCache.for_model,
 ) -> Iterator[int]:
     """Continue one sequence of tokens, as `generate.stream` does, with the help of a draft.
 
@@ -104,7 +105,8 @@ def speculative_stream(
 
     Arguments: ``draft`` proposes up to ``num_draft`` tokens before each pass of the target (`PromptLookup`,
     `NGramDraft`, `DecoderDraft`, or anything with their `propose`). ``tally`` counts what became of them.
-    All others are those of `decoding.sampling.stream`.
+    ``new_cache`` makes the target's cache, as in `CachedModel`. All others are those of
+    `decoding.sampling.stream`.
 
     The pass over the prompt checks no guesses, as it scores its last position alone. Where the text
     reaches ``context_length`` speculation ends too: the window of the last tokens moves on with each
@@ -139,7 +141,7 @@ def speculative_stream(
         generator=None if seed is None else torch.Generator().manual_seed(seed),
     )
     room = min(limit, len(history) + max_new_tokens)
-    cache = KVCache.for_model(model, max_length=room, rollback=max(num_draft, 16))
+    cache = new_cache(model, max_length=room, rollback=max(num_draft, 16))
     tally = Tally() if tally is None else tally
     stop_ids = whole_numbers(stop_ids, "stop_ids")
     return _write(model, cache, history, draft, rule, max_new_tokens, num_draft, stop_ids, limit, tally)

@@ -21,7 +21,7 @@ from llm_from_scratch.inference.speculative import Tally, speculative_generate
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
 from llm_from_scratch.models.ngram import MaximumLikelihood, NGramModel, Vocabulary
 
-V, TOKENS, RUNS, PROMPT = 3, 4, 400, [1, 0, 1]
+V, TOKENS, RUNS, PROMPT = 3, 4, 500, [1, 0, 1]
 
 
 def build(seed, **fields):
@@ -143,18 +143,27 @@ def chi_square(counts, expected):
     return statistic / limit
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("draft", ["another decoder", "n-gram", "prompt lookup", "stubborn"])
+@pytest.mark.parametrize(
+    ("draft", "settings"),
+    [
+        ("another decoder", "pipeline"),
+        ("n-gram", "cut"),
+        ("prompt lookup", "plain"),
+        ("stubborn", "plain"),
+    ],
+)
 def test_the_joint_distribution_is_the_targets(draft, settings):
     counts, tally = draw(DRAFTS[draft](), SETTINGS[settings])
     assert chi_square(counts, EXACT[settings]) < 1
     assert 0 < sum(tally.kept) < sum(tally.proposed)  # both branches of the rule were taken
 
 
-@pytest.mark.parametrize("draft", ["itself", "short-sighted decoder", "n-gram with zeros", "always the same"])
-def test_the_joint_distribution_with_unusual_drafts(draft):
-    counts, tally = draw(DRAFTS[draft](), SETTINGS["plain"])
-    assert chi_square(counts, EXACT["plain"]) < 1
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_each_draft_with_all_settings(draft, settings):
+    counts, tally = draw(DRAFTS[draft](), SETTINGS[settings], runs=1_500)
+    assert chi_square(counts, EXACT[settings]) < 1
     if draft == "itself":
         assert tally.acceptance_rate > 0.999  # short of 1 by rounding at most
 
@@ -176,7 +185,7 @@ def test_the_parts_of_one_token():
 @pytest.mark.parametrize("draft", ["stubborn", "another decoder"])
 def test_keeping_everything_is_seen(draft, monkeypatch):
     monkeypatch.setattr(speculative, "keep_or_replace", lambda token, *_, **__: (token, True))
-    assert chi_square(draw(DRAFTS[draft](), {})[0], EXACT["plain"]) > 1.5
+    assert chi_square(draw(DRAFTS[draft](), {})[0], EXACT["plain"]) > 1
 
 
 def test_replacing_from_the_targets_own_distribution_is_seen(monkeypatch):
@@ -188,7 +197,7 @@ def test_replacing_from_the_targets_own_distribution_is_seen(monkeypatch):
 
     monkeypatch.setattr(speculative, "keep_or_replace", slip)
     for draft in ("stubborn", "prompt lookup"):
-        assert chi_square(draw(DRAFTS[draft](), {})[0], EXACT["plain"]) > 1.5
+        assert chi_square(draw(DRAFTS[draft](), {})[0], EXACT["plain"]) > 1
 
 
 def test_a_penalty_that_forgets_the_guesses_is_seen(monkeypatch):
@@ -198,4 +207,4 @@ def test_a_penalty_that_forgets_the_guesses_is_seen(monkeypatch):
         DrawingRule, "probabilities", lambda self, logits_V, history: whole(self, logits_V, PROMPT)
     )
     counts, _ = draw(DRAFTS["another decoder"](), SETTINGS["pipeline"])
-    assert chi_square(counts, EXACT["pipeline"]) > 1.5
+    assert chi_square(counts, EXACT["pipeline"]) > 1
