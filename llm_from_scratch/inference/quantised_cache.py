@@ -36,7 +36,7 @@ class QuantisedCache(KVCache):
     Which numbers share a span is the choice that matters. Keys have columns that are large for every
     token; with a span for each column (``key_groups="channel"``) they do not spoil the others. Values
     have no such columns, and a span for each token ("token") lets an odd token spoil itself alone. The
-    other ways round can be chosen for comparison: `inference.cache_perplexity` measures them.
+    other ways round can be chosen for comparison: `benchmarks.quantised_cache` measures them.
 
     `truncate` takes back up to ``rollback`` tokens without a trace. What is rounded stays so: cut
     further back, the remaining tokens of an opened group keep their rounded values, and are rounded

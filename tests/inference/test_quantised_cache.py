@@ -54,7 +54,7 @@ def numbers_without_error(L, B, K, T, D, generator):
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_the_same_behaviour(window, data):
-    """Any course of passes, failed passes and cuts: what is looked at equals the plain cache's, bit by bit."""
+    """Any course of passes, failed passes and cuts: what is looked at equals the plain cache's."""
     config = DecoderConfig.llama(**{**SIZES, "num_layers": 2}, num_kv_heads=2, sliding_window=window)
     sizes = {
         "batch_size": data.draw(st.integers(1, 2)),
