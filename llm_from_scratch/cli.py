@@ -185,8 +185,7 @@ def serve(
     """
     with plain_errors():
         from llm_from_scratch.recipes.opening import open_any
-        from llm_from_scratch.serving import Limits, ServedModel, is_loopback, open_socket
-        from llm_from_scratch.serving import serve as run_server
+        from llm_from_scratch.serving import Limits, ServedModel, Service, is_loopback, open_socket
         from llm_from_scratch.training.precision import choose_device
 
         import_extra("serve", "fastapi", "uvicorn")
@@ -205,7 +204,8 @@ def serve(
             api_key=api_key,
         )
         served = ServedModel.from_loaded(name or Path(model).stem, loaded, start_ids)
-        run_server(served, limits, opened, say=typer.echo)
+        service = Service(served, limits, opened)
+        service.run(lambda: typer.echo(f"Serving {served.name} at {service.address}/v1 (Ctrl-C stops)"))
 
 
 @app.command()

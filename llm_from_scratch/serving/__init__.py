@@ -2,6 +2,6 @@
 
 from llm_from_scratch.serving.limits import Limits
 from llm_from_scratch.serving.served_model import ServedModel
-from llm_from_scratch.serving.server import is_loopback, open_socket, serve
+from llm_from_scratch.serving.server import Service, is_loopback, open_socket
 
-__all__ = ["Limits", "ServedModel", "is_loopback", "open_socket", "serve"]
+__all__ = ["Limits", "ServedModel", "Service", "is_loopback", "open_socket"]

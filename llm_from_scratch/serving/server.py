@@ -49,43 +49,51 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(
-    served: ServedModel, limits: Limits, opened: socket.socket, *, say: Callable[[str], None] = print
-) -> None:
-    """Answer requests until SIGINT (Ctrl-C) or SIGTERM; then answers that run have ``limits.grace`` seconds.
+class Service:
+    """A model at an address: `run` answers requests until SIGINT (Ctrl-C), SIGTERM or `stop`.
 
-    ``opened`` comes from `open_socket`; ``say`` is told the address once requests are taken.
+    Then no new requests are taken; answers that run have ``limits.grace`` seconds to end, the rest ends with
+    an error that says so. ``opened`` comes from `open_socket`.
     """
-    import uvicorn
 
-    scheduler = Scheduler(
-        served.loaded.model,
-        num_slots=limits.max_concurrent,
-        slot_length=limits.context_length,
-        max_waiting=limits.max_queue,
-    )
-    worker = Worker(scheduler)
-    config = uvicorn.Config(
-        build_app(served, worker, limits),
-        http=_patient_protocol(limits),
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=limits.max_concurrent + limits.max_queue + 64,  # connections; more get 503
-        timeout_graceful_shutdown=int(limits.grace) + 5,  # if `worker` should not have ended all by then
-    )
-    host, port = opened.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    worker.start()
-    try:
-        server = _graceful_server(config, worker, limits.grace)
-        server.on_start = lambda: say(f"Serving {served.name} on {address}/v1 (Ctrl-C stops)")
-        server.run(sockets=[opened])
-    finally:
-        worker.close(0)
-        opened.close()
+    def __init__(self, served: ServedModel, limits: Limits, opened: socket.socket):
+        import uvicorn
+
+        scheduler = Scheduler(
+            served.loaded.model,
+            num_slots=limits.max_concurrent,
+            slot_length=limits.context_length,
+            max_waiting=limits.max_queue,
+        )
+        self.worker, self.opened = Worker(scheduler), opened
+        config = uvicorn.Config(
+            build_app(served, self.worker, limits),
+            http=_patient_protocol(limits),
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=limits.max_concurrent + limits.max_queue + 64,  # connections; more get 503
+            timeout_graceful_shutdown=int(limits.grace) + 5,  # should the worker not have ended all
+        )
+        self.server = _graceful_server(config, self.worker, limits.grace)
+        host, port = opened.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def run(self, when_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until told to stop; call it once. ``when_ready`` is called as soon as requests are taken."""
+        self.server.when_ready = when_ready
+        self.worker.start()
+        try:
+            self.server.run(sockets=[self.opened])
+        finally:
+            self.worker.close(0)
+            self.opened.close()
+
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        self.server.should_exit = True
 
 
 def _graceful_server(config, worker: Worker, grace: float):
@@ -93,11 +101,11 @@ def _graceful_server(config, worker: Worker, grace: float):
     import uvicorn
 
     class Graceful(uvicorn.Server):
-        on_start: Callable[[], None]
+        when_ready: Callable[[], None]
 
         async def startup(self, sockets=None) -> None:
             await super().startup(sockets=sockets)
-            self.on_start()
+            self.when_ready()
 
         async def shutdown(self, sockets=None) -> None:
             worker.refuse(grace)
