@@ -1,0 +1,151 @@
+// One new token of each of B texts through all layers of a decoder: what `cached_forward` does for T = 1.
+//
+// Reading the weights from memory takes most of the time of this step, so all else must cost almost
+// nothing: one call for the whole step and one team of threads. Rows of a matrix, or heads, are shared
+// out among the threads; after each `omp for` they wait for each other.
+//
+// Legend: B texts, C width of the model, H query heads, K key/value heads, D width of a head, S stored
+// positions, L layers, V vocabulary entries. All numbers but the weights of matrices are float32.
+#include "product.h"
+
+struct Norm {
+  const float *weight, *bias;  // bias: null for none
+};
+
+struct Layer {
+  Norm norm_1, norm_2;
+  const float *query_norm, *key_norm;  // null for none
+  Matrix qkv, output, gate, up, down;  // gate: no rows unless SwiGLU
+};
+
+struct Model {
+  int64_t layers, d_model, heads, kv_heads, d_head, d_ff, rotary_width, window;  // window 0: none
+  int64_t rms, feedforward;  // feedforward: 0 GELU (tanh), 1 GELU, 2 SwiGLU
+  float norm_eps, scale;
+  const Layer* layer;
+  Norm norm;
+  Matrix head;
+};
+
+struct Batch {
+  int64_t size, capacity, slots;    // texts; positions that the cache has room for; texts it has room for
+  const int64_t *slot, *stored;     // [B] where each text lies in the cache, and how many positions of it
+  float *keys, *values;             // [L, slots, K, S, D], with room for the new position
+  const float *cosines, *sines;     // [B, rotary_width / 2], or null
+  const float* bias;                // [H, bias_length]: what is added to a score, by distance; or null
+  int64_t bias_length;
+  float* x;                         // [B, C] in: embeddings
+  float* logits;                    // [B, V] out
+};
+
+static int64_t padded(int64_t columns) { return (columns + 31) / 32 * 32; }
+
+static void normalise(const float* x, int64_t C, const Norm& norm, const Model& m, float* y, bool rms) {
+  float mean = 0, square = 0;
+  for (int64_t c = 0; c < C && !rms; c++) mean += x[c] / C;
+#pragma omp simd reduction(+ : square)
+  for (int64_t c = 0; c < C; c++) square += (x[c] - mean) * (x[c] - mean);
+  float factor = 1 / sqrtf(square / C + m.norm_eps);
+  for (int64_t c = 0; c < C; c++)
+    y[c] = (x[c] - mean) * factor * norm.weight[c] + (norm.bias ? norm.bias[c] : 0);
+}
+
+static void normalise_all(const float* x, int64_t B, const Norm& norm, const Model& m, float* y, int64_t stride) {
+  for (int64_t b = 0; b < B; b++) normalise(x + b * m.d_model, m.d_model, norm, m, y + b * stride, m.rms);
+}
+
+// One query or key head: its own norm, if there is one, then the turn for its position.
+static void prepare_head(float* head, const float* norm, const Model& m, const float* cosines, const float* sines) {
+  const int64_t half = m.rotary_width / 2;
+  if (norm) normalise(head, m.d_head, Norm{norm, nullptr}, m, head, true);
+  for (int64_t f = 0; cosines && f < half; f++) {
+    float a = head[f], b = head[f + half];
+    head[f] = a * cosines[f] - b * sines[f];
+    head[f + half] = a * sines[f] + b * cosines[f];
+  }
+}
+
+// One query over S positions: softmax(scale * q k + bias) v.
+static void attend(const float* q, const float* keys, const float* values, int64_t S, int64_t D, float scale,
+                   const float* bias, float* scores, float* out) {
+  float highest = -INFINITY, sum = 0;
+  for (int64_t s = 0; s < S; s++) {
+    float dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t d = 0; d < D; d++) dot += q[d] * keys[s * D + d];
+    scores[s] = dot * scale + (bias ? bias[S - 1 - s] : 0);
+    highest = std::max(highest, scores[s]);
+  }
+  std::fill(out, out + D, 0.0f);
+  for (int64_t s = 0; s < S; s++) {
+    float weight = expf(scores[s] - highest);
+    sum += weight;
+    for (int64_t d = 0; d < D; d++) out[d] += weight * values[s * D + d];
+  }
+  for (int64_t d = 0; d < D; d++) out[d] /= sum;
+}
+
+static float activate(float gate, float up, int64_t kind) {
+  if (kind == 2) return gate / (1 + expf(-gate)) * up;
+  if (kind == 1) return up / 2 * (1 + erff(up * 0.70710678f));
+  return up / 2 * (1 + tanhf(0.79788456f * (up + 0.044715f * up * up * up)));
+}
+
+static const float* row(const float* table, int64_t b, int64_t width) { return table ? table + b * width : table; }
+
+extern "C" void decode_step(const Model* model, const Batch* batch, int threads) {
+  const Model& m = *model;
+  const Batch& t = *batch;
+  const int64_t B = t.size, C = m.d_model, H = m.heads, K = m.kv_heads, D = m.d_head, F = m.d_ff;
+  const int64_t N = H + 2 * K, half = m.rotary_width / 2, G = H / K;  // G query heads share a key head
+  const int64_t C32 = padded(C), HD32 = padded(H * D), F32 = padded(F);
+  std::vector<float> qkv(B * N * D), heads(B * HD32), gate(B * F), hidden(B * F32);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> x(B * C32), scores(t.capacity);  // of each thread its own
+    for (int64_t l = 0; l < m.layers; l++) {
+      const Layer& layer = m.layer[l];
+      normalise_all(t.x, B, layer.norm_1, m, x.data(), C32);
+      product(layer.qkv, B, x.data(), C32, qkv.data(), N * D, false);
+#pragma omp barrier
+      // A key head: its key and value go to the cache, then its query heads read the cache.
+#pragma omp for collapse(2)
+      for (int64_t b = 0; b < B; b++)
+        for (int64_t k = 0; k < K; k++) {
+          const float *cosines = row(t.cosines, b, half), *sines = row(t.sines, b, half);
+          float *key = &qkv[(b * N + H + k) * D], *value = key + K * D;
+          int64_t start = ((l * t.slots + t.slot[b]) * K + k) * t.capacity, S = t.stored[b] + 1;
+          prepare_head(key, layer.key_norm, m, cosines, sines);
+          std::copy(key, key + D, t.keys + (start + S - 1) * D);
+          std::copy(value, value + D, t.values + (start + S - 1) * D);
+          int64_t visible = m.window ? std::min(m.window, S) : S, first = start + S - visible;
+          for (int64_t h = k * G; h < (k + 1) * G; h++) {
+            float* query = &qkv[(b * N + h) * D];
+            prepare_head(query, layer.query_norm, m, cosines, sines);
+            attend(query, t.keys + first * D, t.values + first * D, visible, D, m.scale,
+                   row(t.bias, h, t.bias_length), scores.data(), &heads[b * HD32 + h * D]);
+          }
+        }
+      product(layer.output, B, heads.data(), HD32, t.x, C, true);
+#pragma omp barrier
+      normalise_all(t.x, B, layer.norm_2, m, x.data(), C32);
+      product(layer.gate, B, x.data(), C32, gate.data(), F, false);
+      product(layer.up, B, x.data(), C32, hidden.data(), F32, false);
+      // The same rows fall to the same thread as in the two products, so it need not wait for others.
+#pragma omp for schedule(static)
+      for (int64_t f = 0; f < F; f++)
+        for (int64_t b = 0; b < B; b++)
+          hidden[b * F32 + f] = activate(gate[b * F + f], hidden[b * F32 + f], m.feedforward);
+      product(layer.down, B, hidden.data(), F32, t.x, C, true);
+#pragma omp barrier
+    }
+    normalise_all(t.x, B, m.norm, m, x.data(), C32);
+    product(m.head, B, x.data(), C32, t.logits, m.head.rows, false);
+  }
+}
+
+// One product by itself, y[B, N] = x[B, stride] W^T + bias: for tests, and to measure it.
+extern "C" void multiply(const Matrix* matrix, int64_t B, const float* x, int64_t stride, float* y, int threads) {
+#pragma omp parallel num_threads(threads)
+  product(*matrix, B, x, stride, y, matrix->rows, false);
+}
