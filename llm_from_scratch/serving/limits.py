@@ -37,5 +37,8 @@ class Limits:
         for name in ("timeout", "read_timeout", "stall_timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.api_key is not None and (not self.api_key or not self.api_key.isprintable()):
-            raise ValueError("the API key must be printable text, and not empty")
+        key = self.api_key
+        if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
+            raise ValueError(
+                "the API key must be printable ASCII text without spaces at its ends, and not empty"
+            )
