@@ -50,9 +50,12 @@ def keep_top_k(logits_BV: Float[Tensor, "*B V"], *, top_k: int) -> Float[Tensor,
     """
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"top_k must be a whole number of at least 1, got {top_k!r}; None turns it off")
-    ids_BV = logits_BV.argsort(dim=-1, descending=True, stable=True)
-    rank_V = torch.arange(logits_BV.shape[-1], device=logits_BV.device)
-    return _keep(logits_BV, ids_BV, (rank_V < top_k).expand_as(ids_BV))
+    top_k = min(top_k, logits_BV.shape[-1])
+    last_B1 = logits_BV.topk(top_k, dim=-1).values[..., -1:]
+    above_BV, tied_BV = logits_BV > last_B1, logits_BV == last_B1
+    places_B1 = top_k - above_BV.sum(dim=-1, keepdim=True)  # for those that tie with the last one
+    kept_BV = above_BV | (tied_BV & (tied_BV.cumsum(dim=-1) <= places_B1))
+    return logits_BV.masked_fill(~kept_BV, -torch.inf)
 
 
 def keep_top_p(logits_BV: Float[Tensor, "*B V"], *, top_p: float) -> Float[Tensor, "*B V"]:

@@ -150,6 +150,10 @@ def draw_token(
     """
     if pipeline:
         logits_V = run_pipeline(pipeline, torch.tensor([history]), logits_V[None])[0]
+    if settings.get("temperature") == 0:  # nothing is drawn
+        token = int(logits_V.argmax())
+        if logits_V[token].isfinite():
+            return token  # otherwise the line below says what is wrong
     probs_V = next_token_probabilities(logits_V, **settings)
     return int(torch.multinomial(probs_V, 1, generator=generator))
 

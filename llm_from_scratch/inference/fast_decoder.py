@@ -34,6 +34,7 @@ class FastDecoder(CachedModel):
     With "int8" and "int4" the weights are copied; call `reset` after the model's have changed.
     Raises: ValueError for settings out of range, and models that are not in float32 on the CPU.
 
+    >>> import torch
     >>> from llm_from_scratch.models.decoder import DecoderConfig
     >>> config = DecoderConfig.gpt2(vocab_size=11, context_length=7, d_model=6, num_layers=2, num_heads=3)
     >>> model, ids = Decoder(config).eval(), torch.tensor([[1, 2, 3, 4]])
