@@ -4,6 +4,7 @@ from llm_from_scratch.inference.batch import generate_batch
 from llm_from_scratch.inference.cached_pass import cached_forward
 from llm_from_scratch.inference.drafts import DecoderDraft, Draft, NGramDraft, PromptLookup
 from llm_from_scratch.inference.fast_decoder import FastDecoder
+from llm_from_scratch.inference.fast_ragged_pass import FastRaggedPass, fastest_pass
 from llm_from_scratch.inference.generate import CachedModel, generate, stream
 from llm_from_scratch.inference.kv_cache import KVCache
 from llm_from_scratch.inference.native_step import NativeStep
@@ -24,6 +25,7 @@ __all__ = [
     "Draft",
     "Drawn",
     "FastDecoder",
+    "FastRaggedPass",
     "KVCache",
     "NGramDraft",
     "NativeStep",
@@ -39,6 +41,7 @@ __all__ = [
     "WeightOnlyLinear",
     "Worker",
     "cached_forward",
+    "fastest_pass",
     "generate",
     "generate_batch",
     "load_quantised",

@@ -54,8 +54,8 @@ def ragged_forward(model: Decoder, pieces: Pieces, cache: SlotCache) -> Float[Te
     >>> torch.allclose(logits_PV[0], model(torch.tensor([[1, 2, 3, 4]]))[0, -1], atol=1e-5)
     True
     """
-    _check(model, pieces, cache)
-    device = model.token_embedding.weight.device
+    check_pieces(model, pieces, cache)
+    device = cache.keys_LBKSD.device
     ids_N = torch.tensor([i for _, ids in pieces for i in ids], device=device)
     model.check_ids(ids_N[:, None])
     starts = [cache.lengths[slot] for slot, _ in pieces]
@@ -124,7 +124,8 @@ def _group(model: Decoder, members: list[tuple[int, int, int]], T: int, device) 
     return Group(slots=slots, where_GT=where_GT, mask_G1TS=mask_GTS[:, None], bias_GHTS=bias_GHTS)
 
 
-def _check(model: Decoder, pieces: Pieces, cache: SlotCache) -> None:
+def check_pieces(model: Decoder, pieces: Pieces, cache: SlotCache) -> None:
+    """Raise ValueError for what `ragged_forward` cannot read; the ids it checks itself."""
     config = model.config
     if cache.made_for != (config.num_layers, config.num_kv_heads, config.d_head):
         raise ValueError(

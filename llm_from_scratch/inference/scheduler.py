@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from llm_from_scratch.inference.ragged_pass import ragged_forward
+from torch import Tensor
+
+from llm_from_scratch.inference.ragged_pass import Pieces, ragged_forward
 from llm_from_scratch.inference.request import Draws, Listener, Request, Ticket
 from llm_from_scratch.inference.slot_cache import SlotCache
 from llm_from_scratch.models.decoder import Decoder
+
+Forward = Callable[[Decoder, Pieces, SlotCache], Tensor]  # `ragged_forward`, or what gives the same scores
 
 
 class QueueFull(Exception):  # noqa: N818 (as queue.Full)
@@ -47,7 +52,8 @@ class Scheduler:
 
     Arguments: ``num_slots`` texts run at once; ``slot_length`` is the room of each in tokens, by default
     the model's context_length; ``prefill_chunk`` is how many tokens of prompts one step reads at most;
-    ``max_waiting`` requests may wait for a slot, None: any number.
+    ``max_waiting`` requests may wait for a slot, None: any number. ``forward`` reads the tokens of a step:
+    `ragged_forward`, or a `FastRaggedPass`.
     Raises: ValueError for sizes out of range, and if the model is no `Decoder`.
 
     >>> from llm_from_scratch.models.decoder import DecoderConfig
@@ -67,6 +73,7 @@ class Scheduler:
         slot_length: int | None = None,
         prefill_chunk: int = 128,
         max_waiting: int | None = None,
+        forward: Forward = ragged_forward,
     ):
         if not isinstance(model, Decoder):
             raise ValueError(f"the scheduler serves a Decoder, got {type(model).__name__}")
@@ -74,7 +81,7 @@ class Scheduler:
             raise ValueError(f"prefill_chunk must be at least 1 token, got {prefill_chunk!r}")
         if max_waiting is not None and (type(max_waiting) is not int or max_waiting < 0):
             raise ValueError(f"max_waiting must be None or at least 0 requests, got {max_waiting!r}")
-        self.model = model.eval()
+        self.model, self.forward = model.eval(), forward
         self.prefill_chunk, self.max_waiting = prefill_chunk, max_waiting
         self.cache = SlotCache.for_model(model, num_slots=num_slots, max_length=slot_length)
         self.running: list[Running] = []  # by slot
@@ -141,7 +148,7 @@ class Scheduler:
                 pieces.append((slot, list(part)))
                 members.append(running)
         try:
-            logits_PV = ragged_forward(self.model, pieces, self.cache).float().cpu()
+            logits_PV = self.forward(self.model, pieces, self.cache).float().cpu()
         except Exception as error:
             for running in members:
                 self._end(running, "error", error)

@@ -1,11 +1,13 @@
 """Open a model by what a user types: a run's folder, the name of a committed result, or others' files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from llm_from_scratch.inference.fast_decoder import WEIGHTS
+from llm_from_scratch.inference.quantise import quantise_weights
 from llm_from_scratch.interop import Loaded, load_folder, load_gguf, load_smollm2
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.recipes.results import RESULTS, load_result, result_names
@@ -47,33 +49,40 @@ def open_trained(run: str, *, which: str = "best", device: torch.device | str = 
 
 
 def open_any(
-    source: str, *, which: str = "best", device: torch.device | str = "cpu"
+    source: str, *, which: str = "best", device: torch.device | str = "cpu", weights: str = "fp32"
 ) -> tuple[Loaded, list[int]]:
     """Open "smollm2", a Hugging Face folder, a GGUF file, a run's folder or a committed result.
 
     Returns the model with what belongs to it, and the ids that come before every text: the end of
-    an earlier one, for models that were trained here.
+    an earlier one, for models that were trained here. ``weights`` "int8" and "int4" quantise them.
     Raises: FileNotFoundError as `open_trained`, ValueError for files that cannot be read.
     """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
+    loaded, start_ids = _open(source, which)
+    model = loaded.model.to(device)
+    if WEIGHTS[weights] is not None:
+        model = quantise_weights(model, bits=WEIGHTS[weights])
+    return replace(loaded, model=model), start_ids
+
+
+def _open(source: str, which: str) -> tuple[Loaded, list[int]]:
     path = Path(source)
     if source == "smollm2" and not path.exists():
-        loaded = load_smollm2()
-    elif path.is_file():
-        loaded = load_gguf(path)
-    elif path.is_dir() and _is_published(path):
-        loaded = load_folder(path)
-    else:
-        trained = open_trained(source, which=which, device=device)
-        end = end_of_text_id(trained.tokenizer)
-        loaded = Loaded(
-            model=trained.model.eval(),
-            tokenizer=trained.tokenizer,
-            config=trained.model.config,
-            special_tokens={} if end is None else {"eos_token": END_OF_TEXT},
-        )
-        return loaded, [] if end is None else [end]
-    loaded.model.to(device)
-    return loaded, []
+        return load_smollm2(), []
+    if path.is_file():
+        return load_gguf(path), []
+    if path.is_dir() and _is_published(path):
+        return load_folder(path), []
+    trained = open_trained(source, which=which)
+    end = end_of_text_id(trained.tokenizer)
+    loaded = Loaded(
+        model=trained.model.eval(),
+        tokenizer=trained.tokenizer,
+        config=trained.model.config,
+        special_tokens={} if end is None else {"eos_token": END_OF_TEXT},
+    )
+    return loaded, [] if end is None else [end]
 
 
 def _is_published(folder: Path) -> bool:

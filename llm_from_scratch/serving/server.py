@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 
-from llm_from_scratch.inference import Scheduler, Worker
+from llm_from_scratch.inference import Scheduler, Worker, fastest_pass
 from llm_from_scratch.serving.app import build_app
 from llm_from_scratch.serving.limits import Limits
 from llm_from_scratch.serving.served_model import ServedModel
@@ -64,6 +64,7 @@ class Service:
             num_slots=limits.max_concurrent,
             slot_length=limits.context_length,
             max_waiting=limits.max_queue,
+            forward=fastest_pass(served.loaded.model),
         )
         self.worker, self.opened = Worker(scheduler), opened
         config = uvicorn.Config(
