@@ -43,9 +43,9 @@ class PromptLookup:
     """Guess that the text repeats itself: copy what followed the last time that it read like now.
 
     The last ``longest`` tokens are looked for earlier in the text, then fewer, down to ``shortest``; of
-    several places the latest counts. The copy may run into the tokens that it has just written, so a
-    text that repeats a short phrase is continued for as long as asked. Costs no model, and pays where
-    the answer quotes the question: summaries, edits, code.
+    several places the latest counts. One token alone is a poor reason to copy, hence the 2. The copy may
+    run into the tokens that it has just written, so a text that repeats a short phrase is continued for
+    as long as asked. Costs no model, and pays where the answer quotes the question: summaries, edits, code.
 
     Raises: ValueError unless 1 <= shortest <= longest.
     Source: Saxena 2023 (prompt lookup decoding); Yang et al. 2023 (inference with reference).
@@ -56,7 +56,7 @@ class PromptLookup:
     ([], None)
     """
 
-    def __init__(self, *, longest: int = 3, shortest: int = 1):
+    def __init__(self, *, longest: int = 3, shortest: int = 2):
         if type(longest) is not int or type(shortest) is not int or not 1 <= shortest <= longest:
             raise ValueError(
                 f"the tokens to look for must be whole numbers with 1 <= shortest <= longest, "
