@@ -60,7 +60,7 @@ class CachedBeams:
         row_of = {text: row for row, text in enumerate(self.texts)}
         rows = [row_of.get(text[:-1]) for text in texts]
         old, known = self.cache, len(texts[0]) - 1
-        self.cache = KVCache.for_model(self.model, batch_size=len(texts))
+        self.cache = KVCache.for_model(self.model, batch_size=len(texts), max_length=len(texts[0]))
         if None in rows:
             return 0
         for new, stored in (

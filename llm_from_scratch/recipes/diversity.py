@@ -52,7 +52,7 @@ WAYS: tuple[tuple[str, str, dict], ...] = (
     ("greedy, penalty", "1.2", {"temperature": 0, "penalty": 1.2}),
     ("greedy, no 3-gram twice", "", {"temperature": 0, "ngram": 3}),
     *(("temperature", f"{t}", {"temperature": t}) for t in (0.4, 0.7, 1.0, 1.3)),
-    *(("top-k", f"{k}", {"top_k": k}) for k in (2, 10, 50)),
+    *(("top-k", f"{k}", {"top_k": k}) for k in (10, 50)),
     *(("top-p", f"{p}", {"top_p": p}) for p in (0.3, 0.6, 0.9)),
     *(("min-p", f"{p}", {"min_p": p}) for p in (0.3, 0.1, 0.03)),
     *(("typical", f"{p}", {"typical_p": p}) for p in (0.3, 0.9)),
@@ -81,25 +81,22 @@ def make(
     measurement: Measurement = Measurement(),
     ways: Sequence[tuple[str, str, dict]] = WAYS,
 ) -> dict[str, object]:
-    """Draw the texts of each way, score them, write record.json into ``folder``."""
-    where = surroundings(choose_device("cpu"))
-    loaded, judge = load_smollm2(), Judge()
-    prompts_PT, human_PT = passages(loaded.tokenizer, measurement)
-    ends = end_tokens(loaded.tokenizer)
-    cached = CachedModel(loaded.model, room=measurement.new_tokens)  # reads the prompts once, for all ways
-    entries = []
+    """Draw the texts of each way, score them, write record.json into ``folder``.
+
+    Each way that is done is kept in a file of its own until all are, so that a run that was interrupted
+    goes on where it was.
+    """
+    where, parts = surroundings(choose_device("cpu")), folder / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    bench, entries = _Bench(measurement), []
     for family, setting, options in (("human", "", None), *ways):
-        started = time.perf_counter()
-        nats_PR = None
-        if options is None:
-            ids_PRT = human_PT[:, None]
-        elif "num_beams" in options or "alpha" in options:
-            ids_PRT = search(loaded.model, prompts_PT, ends, measurement, **options)
-        else:
-            ids_PRT, nats_PR = draw(cached, prompts_PT, ends, measurement, **options)
-        nats_PR = own_nats(loaded.model, prompts_PT, ids_PRT) if nats_PR is None else nats_PR
-        figures = score(loaded.tokenizer, judge, prompts_PT, ids_PRT, nats_PR)
-        example = loaded.tokenizer.decode(ids_PRT[0, 0].tolist())
+        started, part = time.perf_counter(), parts / f"{family} {setting}.json".replace(" .", ".")
+        wanted = {"measurement": asdict(measurement), "options": options}
+        stored = json.loads(part.read_bytes()) if part.is_file() else {}
+        if any(stored.get(name) != value for name, value in wanted.items()):
+            stored = {**wanted, **bench.run(options)}
+            write_atomically(part, json.dumps(stored) + "\n")
+        figures, example = stored["figures"], stored["example"]
         entries.append({"family": family, "setting": setting, "figures": figures, "example": example})
         means = ", ".join(f"{name} {mean(values):.3f}" for name, values in figures.items() if values)
         say(f"{family} {setting}: {means}, {time.perf_counter() - started:.0f} s")
@@ -108,11 +105,38 @@ def make(
         "command": COMMAND,
         **where,
         "settings": asdict(measurement),
-        "prompts": [loaded.tokenizer.decode(prompt_T) for prompt_T in prompts_PT.tolist()],
+        "prompts": [bench.tokenizer.decode(prompt_T) for prompt_T in bench.prompts_PT.tolist()],
         "ways": entries,
     }
     write_atomically(folder / "record.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    for part in parts.glob("*.json"):
+        part.unlink()
+    parts.rmdir()
     return record
+
+
+class _Bench:
+    """The models, the prompts and their true continuations, which all ways share."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        loaded = load_smollm2()
+        self.measurement, self.model, self.tokenizer = measurement, loaded.model, loaded.tokenizer
+        self.judge = Judge()
+        self.prompts_PT, self.human_PT = passages(loaded.tokenizer, measurement)
+        self.cached = CachedModel(loaded.model, room=measurement.new_tokens)  # reads the prompts once
+
+    def run(self, options: dict | None) -> dict[str, object]:
+        """The texts of one way, scored, with the first of them as an example; None: the true continuation."""
+        given = (self.prompts_PT, end_tokens(self.tokenizer), self.measurement)
+        if options is None:
+            ids_PRT, nats_PR = self.human_PT[:, None], None
+        elif "num_beams" in options or "alpha" in options:
+            ids_PRT, nats_PR = search(self.model, *given, **options), None
+        else:
+            ids_PRT, nats_PR = draw(self.cached, *given, **options)
+        nats_PR = own_nats(self.model, self.prompts_PT, ids_PRT) if nats_PR is None else nats_PR
+        figures = score(self.tokenizer, self.judge, self.prompts_PT, ids_PRT, nats_PR)
+        return {"figures": figures, "example": self.tokenizer.decode(ids_PRT[0, 0].tolist())}
 
 
 def passages(tokenizer, measurement: Measurement) -> tuple[Int[Tensor, "P T"], Int[Tensor, "P T"]]:
