@@ -50,6 +50,16 @@ class BatchLoader:
             )
         self._generator = np.random.Generator(np.random.PCG64(seed))
         self.batches_drawn = 0
+        self._rows = slice(None)  # of a batch, those that are read
+
+    def read_rows(self, share: int, shares: int) -> None:
+        """Read from now on only part ``share`` of ``shares`` equal parts of each batch.
+
+        The places of the whole batch are drawn all the same, so the state, and with it where a run goes
+        on, does not depend on the number of parts: all parts together are the batch of one process.
+        Raises: ValueError if the batch does not divide.
+        """
+        self._rows = share_of(self.batch_size, share, shares)
 
     def __iter__(self) -> BatchLoader:
         return self
@@ -57,7 +67,7 @@ class BatchLoader:
     def __next__(self) -> Batch:
         """Draw the next batch."""
         last = len(self.tokens) - self.context_length  # the first place that is too late to begin
-        starts_B = self._generator.integers(0, last, size=self.batch_size)
+        starts_B = self._generator.integers(0, last, size=self.batch_size)[self._rows]
         self.batches_drawn += 1
         offsets_T = np.arange(self.context_length + 1)
         return _shifted(self.tokens[starts_B[:, None] + offsets_T])
@@ -110,6 +120,24 @@ class BatchLoader:
             "has_uint32": state["has_uint32"],
             "uinteger": state["uinteger"],
         }
+
+
+def share_of(batch_size: int, share: int, shares: int) -> slice:
+    """Return the rows of a batch that are part ``share`` of ``shares``, counted from 0.
+
+    >>> share_of(6, 1, 3)
+    slice(2, 4, None)
+    >>> share_of(5, 0, 2)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch_size 5 does not divide among 2 processes; choose a multiple of 2
+    """
+    if batch_size % shares:
+        raise ValueError(
+            f"batch_size {batch_size} does not divide among {shares} processes; choose a multiple of {shares}"
+        )
+    rows = batch_size // shares
+    return slice(share * rows, (share + 1) * rows)
 
 
 def evaluation_batches(tokens: Any, *, context_length: int, batch_size: int) -> Iterator[Batch]:

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
-from llm_from_scratch.training.weights import load_weights, weights_as_bytes
+from llm_from_scratch.training.weights import load_weights
 
 POINTER = "checkpoints.json"
 FOLDER = "checkpoints"
@@ -47,7 +46,7 @@ class Checkpoint:
 def save_checkpoint(
     run: Path,
     *,
-    model: nn.Module,
+    weights: bytes,
     step: int,
     state: dict[str, object],
     tensors: dict[str, object],
@@ -55,9 +54,9 @@ def save_checkpoint(
 ) -> Path:
     """Write the checkpoint of ``step``, make it the last one (and the best), drop what nothing points to.
 
-    ``state`` holds values that JSON can write, ``tensors`` what `torch.save` writes and
-    `torch.load(weights_only=True)` reads. Saving a step that is already the last one changes nothing
-    but, possibly, which one is the best.
+    ``weights`` is what `weights_as_bytes` gave, ``state`` holds values that JSON can write, ``tensors``
+    what `torch.save` writes and `torch.load(weights_only=True)` reads. Saving a step that is already the
+    last one changes nothing but, possibly, which one is the best.
     Raises: OSError if the disk is full or refuses; the checkpoints that were there stay.
     """
     run = Path(run)
@@ -68,7 +67,7 @@ def save_checkpoint(
     if name not in pointer.values():
         temporary = target.with_name(name + ".tmp")
         try:
-            _write_folder(temporary, model, step, state, tensors)
+            _write_folder(temporary, weights, step, state, tensors)
             os.replace(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -141,12 +140,12 @@ def read_config(run: Path) -> dict:
     return _read_json(path)
 
 
-def _write_folder(folder: Path, model: nn.Module, step: int, state: dict, tensors: dict) -> None:
+def _write_folder(folder: Path, weights: bytes, step: int, state: dict, tensors: dict) -> None:
     """Write the three files; state.json comes last and holds the sha256 of the other two."""
     shutil.rmtree(folder, ignore_errors=True)
     buffer = io.BytesIO()  # torch.save to a file would hide a full disk behind an error of its own
     torch.save(tensors, buffer)
-    contents = {"model.safetensors": weights_as_bytes(model), "optimizer.pt": buffer.getvalue()}
+    contents = {"model.safetensors": weights, "optimizer.pt": buffer.getvalue()}
     for name, content in contents.items():
         write_atomically(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

@@ -17,12 +17,14 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, insist: bool = True) -> Iterator[StopRequest]:
     """Turn the first SIGINT (Ctrl-C) or SIGTERM into a note that the loop reads between steps.
 
     After the first one the former handlers are back, so that a second Ctrl-C raises
-    KeyboardInterrupt wherever the program stands. Outside the main thread, where Python allows no
-    handlers, the note is never set.
+    KeyboardInterrupt wherever the program stands. With ``insist=False`` later ones
+    change nothing: torchrun passes on a Ctrl-C that the terminal has sent already, and itself kills
+    what has not ended after 30 s. Outside the main thread, where Python allows no handlers, the note
+    is never set.
 
     >>> with stop_requests() as stop:
     ...     signal.raise_signal(signal.SIGINT)
@@ -40,8 +42,11 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def note(*_: object) -> None:
+        if request.made:
+            return
         request.made = True
-        restore()
+        if insist:
+            restore()
         with suppress(OSError):  # no terminal any more
             os.write(2, MESSAGE)  # print could be interrupted by this very handler
 

@@ -50,6 +50,7 @@ def build_adamw(
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.95),
     decay_embeddings: bool = False,
+    one_kernel: bool = True,
 ) -> torch.optim.AdamW:
     """Build AdamW over ``parameter_groups``, in its one-kernel form where the device has one.
 
@@ -57,6 +58,7 @@ def build_adamw(
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
     theta = (1 - a d) theta - a m' / (sqrt(v') + eps), with m' = m / (1 - b1^t), v' = v / (1 - b2^t).
     Units: ``betas`` are b1 and b2, each the share of the old average that is kept at a step.
+    ``one_kernel=False`` takes the parameters one by one, for those that lie divided in unlike ways.
     Raises: ValueError if the model has nothing to train.
     Source: Loshchilov and Hutter 2019 (Decoupled Weight Decay Regularization), algorithm 2. The
     default b2 = 0.95 is that of GPT-3 (Brown et al. 2020, appendix B), shorter than Adam's 0.999.
@@ -68,4 +70,6 @@ def build_adamw(
     if not groups:
         raise ValueError("the model has no trainable parameter: unfreeze one (requires_grad_(True))")
     device = next(iter(groups[0]["params"])).device.type
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=device in ("cpu", "cuda"))
+    fused = one_kernel and device in ("cpu", "cuda")
+    together = {"fused": True} if fused else {"foreach": None if one_kernel else False}
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, **together)

@@ -21,9 +21,9 @@ from llm_from_scratch.training.log import RunLog
 from llm_from_scratch.training.optimizers import build_adamw
 from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
 from llm_from_scratch.training.progress import Progress
-from llm_from_scratch.training.seeding import random_state, restore_random_state
+from llm_from_scratch.training.strategy import Strategy, gathered_optimizer, restore_optimizer
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
-from llm_from_scratch.training.weights import load_weights
+from llm_from_scratch.training.weights import load_weights, weights_as_bytes
 
 __all__ = ["Batches", "Trainer", "TrainerConfig", "TrainingDivergedError"]
 
@@ -45,7 +45,8 @@ class Trainer:
     ``model(ids_BT, targets_BT)`` returns ``(logits, loss)``, the loss being the mean over the
     targets other than -100. ``validation`` holds the batches that each evaluation scores.
     A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`,
-    and `fit` refuses to begin there otherwise.
+    and `fit` refuses to begin there otherwise. ``strategy`` shares the work among processes: each is
+    given the same arguments, and the folder must be one that all of them see.
     """
 
     def __init__(
@@ -57,19 +58,23 @@ class Trainer:
         validation: list[Batch],
         folder: Path,
         show_progress: bool = False,
+        strategy: Strategy | None = None,
     ) -> None:
-        self.config, self.batches, self.validation = config, batches, validation
-        self.folder, self.show_progress = Path(folder), show_progress
+        self.strategy = strategy = Strategy() if strategy is None else strategy
+        self.config, self.batches = config, strategy.batches(batches, config.batch_size)
+        self.validation = [strategy.rows(batch) for batch in validation]
+        self.folder, self.show_progress = Path(folder), show_progress and strategy.main
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
         self.model = model.to(self.device)  # saved and loaded under these names
-        self.forward = self.model  # what a step calls: a compiled or distributed wrapper goes here
+        self.forward = strategy.wrap(self.model, self.dtype)  # what a step calls
         self.optimizer = build_adamw(
             model,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             betas=(config.beta1, config.beta2),
             decay_embeddings=config.decay_embeddings,
+            one_kernel=strategy.one_kernel,
         )
         self.scaler = loss_scaler(self.device, self.dtype)
         self.log = RunLog(self.folder / "log.jsonl")
@@ -93,58 +98,63 @@ class Trainer:
                 "continue that run, or give this one another folder"
             )
         with (
-            stop_requests() as stop,
+            stop_requests(insist=not self.strategy.launched) as stop,
             Progress(total=steps, done=self.step, shown=self.show_progress) as progress,
         ):
             if self.saved_step < 0:  # so that there is a checkpoint from the beginning
-                self.log.drop_after(-1)  # of a run that was killed before it had one
+                self._drop_log_after(-1)  # of a run that was killed before it had one
                 self._evaluate_and_save({"step": 0})
-            while self.step < steps and not stop.made:
+            while self.step < steps and not self.strategy.any(stop.made):
                 record = self.train_step()
                 if self.step % eval_every == 0 or self.step == steps:
                     record = self._evaluate_and_save(record)
                 else:
-                    self.log.append(record)
+                    self._append(record)
                 progress.step(record)
             self._save(best=False)
-            save_loss_curve(self.log.read(), self.folder / "loss.svg")
+            if self.strategy.main:
+                save_loss_curve(self.log.read(), self.folder / "loss.svg")
         return self.step == steps
 
     def train_step(self) -> dict[str, object]:
         """Take one optimizer step over ``accumulate`` micro-batches; return its record for the log.
 
         Each micro-batch's mean loss enters with its share of the step's targets, so that the
-        gradient is that of one large batch, also where sequences are padded.
+        gradient is that of one large batch, also where sequences are padded. Where processes share
+        it, their gradients are averaged, hence the factor ``shares``.
         """
         started = time.perf_counter()
-        config = self.config
+        config, strategy = self.config, self.strategy
         learning_rate = config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         micro_batches = [next(self.batches) for _ in range(config.accumulate)]
         counts = [int((targets_BT != NO_TARGET).sum()) for _, targets_BT in micro_batches]
+        targets = int(strategy.total(sum(counts)))
         self.model.train()
-        loss = torch.zeros((), device=self.device)
-        for (ids_BT, targets_BT), count in zip(micro_batches, counts, strict=True):
-            with autocast(self.device, self.dtype):
-                _, mean = self.forward(ids_BT.to(self.device), targets_BT.to(self.device))
-            part = mean * (count / max(sum(counts), 1))
-            self.scaler.scale(part).backward()
-            loss += part.detach()
+        part_loss = torch.zeros((), device=self.device)
+        for number, (ids_BT, targets_BT) in enumerate(micro_batches, start=1):
+            with strategy.micro_batch(last=number == config.accumulate):
+                with autocast(self.device, self.dtype):
+                    _, mean = self.forward(ids_BT.to(self.device), targets_BT.to(self.device))
+                part = mean * (counts[number - 1] / max(targets, 1))
+                self.scaler.scale(part * strategy.shares).backward()
+            part_loss += part.detach()
+        loss = strategy.total(float(part_loss))
         self.scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf)
-        self._check_finite(float(loss), float(grad_norm), learning_rate)
+        grad_norm = strategy.clip_gradients(self.model, config.clip_norm or math.inf)
+        self._check_finite(loss, grad_norm, learning_rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += sum(counts)
+        self.tokens += targets
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
-        record = {"step": self.step, "loss": float(loss), "lr": learning_rate}
+        record = {"step": self.step, "loss": loss, "lr": learning_rate}
         if math.isfinite(grad_norm):
-            record["grad_norm"] = float(grad_norm)
-        return {**record, "tokens_per_second": round(sum(counts) / elapsed, 1)}
+            record["grad_norm"] = grad_norm
+        return {**record, "tokens_per_second": round(targets / elapsed, 1)}
 
     def evaluate(self) -> float:
         """Return the mean loss over the validation windows, nats a token."""
@@ -153,6 +163,7 @@ class Trainer:
             self.validation,
             device=self.device,
             context=lambda: autocast(self.device, self.dtype),
+            total=self.strategy.total,
         )
 
     def resume(self) -> None:
@@ -165,22 +176,23 @@ class Trainer:
                 f"the last checkpoint of {self.folder} is damaged: its state.json lacks "
                 f"{', '.join(sorted(missing))}"
             )
-        load_weights(self.model, checkpoint.weights, origin=f"the last checkpoint of {self.folder}")
-        self.optimizer.load_state_dict(tensors["optimizer"])
+        origin = f"the last checkpoint of {self.folder}"
+        load_weights(self.model, checkpoint.weights, origin=origin, strategy=self.strategy)
+        restore_optimizer(self.optimizer, tensors["optimizer"], self.strategy)
         self.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.step = self.saved_step = checkpoint.step
         self.best_loss = state["best_loss"]
         self.tokens, self.seconds = state["tokens"], state["seconds"]
-        self.log.drop_after(self.step)
-        restore_random_state(tensors["random"])
+        self._drop_log_after(self.step)
+        self.strategy.restore_random_state(tensors["random"])
 
     def _evaluate_and_save(self, record: dict[str, object]) -> dict[str, object]:
         val_loss = self.evaluate()
         if not math.isfinite(val_loss):
             self._diverged("the validation loss", val_loss, self.step, self.optimizer.param_groups[0]["lr"])
         record = {**record, "val_loss": val_loss}
-        self.log.append(record)
+        self._append(record)
         best = val_loss < self.best_loss
         self.best_loss = min(val_loss, self.best_loss)
         self._save(best=best)
@@ -189,25 +201,32 @@ class Trainer:
     def _save(self, *, best: bool) -> None:
         if self.step == self.saved_step:
             return
-        self.log.flush_to_disk()
-        save_checkpoint(
-            self.folder,
-            model=self.model,
-            step=self.step,
-            state={
-                "best_loss": self.best_loss,
-                "tokens": self.tokens,
-                "seconds": self.seconds,
-                "batches": self.batches.state_dict(),
-            },
-            tensors={
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "random": random_state(),
-            },
-            best=best,
-        )
+        weights = weights_as_bytes(self.model, strategy=self.strategy)  # gathered from all processes
+        tensors = {
+            "optimizer": gathered_optimizer(self.optimizer, self.strategy),
+            "scaler": self.scaler.state_dict(),
+            "random": self.strategy.random_state(),
+        }
+        state = {
+            "best_loss": self.best_loss,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "batches": self.batches.state_dict(),
+        }
+        if self.strategy.main:
+            self.log.flush_to_disk()
+            save_checkpoint(
+                self.folder, weights=weights, step=self.step, state=state, tensors=tensors, best=best
+            )
         self.saved_step = self.step
+
+    def _append(self, record: dict[str, object]) -> None:
+        if self.strategy.main:
+            self.log.append(record)
+
+    def _drop_log_after(self, step: int) -> None:
+        if self.strategy.main:
+            self.log.drop_after(step)
 
     def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:
         if not math.isfinite(loss):

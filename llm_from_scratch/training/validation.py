@@ -40,24 +40,26 @@ def mean_loss(
     *,
     device: torch.device | str = "cpu",
     context: Callable[[], AbstractContextManager] = nullcontext,
+    total: Callable[[float], float] = float,
 ) -> float:
     """Return the model's mean loss in nats a token, each token with the same weight.
 
     The model is called as ``model(inputs_BT, targets_BT)`` and returns ``(logits, mean loss)``. Each
     batch counts by its number of targets: the mean of the batches' means would favour the tokens of
-    a batch that is short. The model is left in the mode in which it was.
+    a batch that is short. The model is left in the mode in which it was. ``total`` adds up a number
+    over the processes that share the batches; each of them calls the model on every batch.
     Raises: ValueError if no batch has a target.
     """
-    total, tokens = 0.0, 0
+    nats, tokens = 0.0, 0
     with evaluation_mode(model):
         for inputs_BT, targets_BT in batches:
             counted = int((targets_BT != NO_TARGET).sum())
-            if counted == 0:
-                continue
             with context():
                 _, loss = model(inputs_BT.to(device), targets_BT.to(device))
-            total += float(loss) * counted
-            tokens += counted
+            if counted:  # the mean over none may be NaN
+                nats += float(loss) * counted
+                tokens += counted
+    nats, tokens = total(nats), total(tokens)
     if tokens == 0:
         raise ValueError("no batch has a target: the validation split is empty")
-    return total / tokens
+    return nats / tokens

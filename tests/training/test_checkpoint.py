@@ -19,7 +19,12 @@ def save(run, step, *, best=True, value=None):
     model = nn.Linear(3, 2)
     nn.init.constant_(model.weight, float(step if value is None else value))
     return save_checkpoint(
-        run, model=model, step=step, state={"step_too": step}, tensors={"also": torch.tensor(step)}, best=best
+        run,
+        weights=weights_as_bytes(model),
+        step=step,
+        state={"step_too": step},
+        tensors={"also": torch.tensor(step)},
+        best=best,
     )
 
 
