@@ -14,8 +14,6 @@ from typing import Annotated
 import typer
 
 TRACEBACK = "LLM_SCRATCH_TRACEBACK"  # set to anything: mistakes show their traceback
-# What a model draws must not move the cursor or ring the bell of the terminal.
-CONTROL_SIGNS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
@@ -96,6 +94,7 @@ def sample(
         from llm_from_scratch.decoding import stream
         from llm_from_scratch.recipes.opening import open_trained
         from llm_from_scratch.recipes.text import as_text, first_ids
+        from llm_from_scratch.serving.terminal import CONTROL_SIGNS
         from llm_from_scratch.training.precision import choose_device
 
         trained = open_trained(run, which=checkpoint, device=choose_device(device))
@@ -208,6 +207,80 @@ def serve(
         served = ServedModel.from_loaded(name or Path(model).stem, loaded, start_ids)
         service = Service(served, limits, opened)
         service.run(lambda: typer.echo(f"Serving {served.name} at {service.address}/v1 (Ctrl-C stops)"))
+
+
+@app.command()
+def chat(
+    model: Source = "smollm2",
+    system: Annotated[str, typer.Option(help="An instruction that comes before the conversation.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 always takes the most likely token.")] = 0.7,
+    top_p: Annotated[float | None, typer.Option(help="Keep the most likely tokens up to this mass.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of one answer.")] = 512,
+    context_length: Annotated[
+        int, typer.Option(help="Tokens of the conversation, if the model reads so many.")
+    ] = 2048,
+    weights: Weights = "fp32",
+) -> None:
+    """Talk to a model in the terminal, or through a pipe.
+
+    For example: llm-scratch chat smollm2 --system "Answer in one sentence."
+
+    /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
+    """
+    with plain_errors():
+        from llm_from_scratch.inference.fast_decoder import FastDecoder
+        from llm_from_scratch.recipes.opening import open_any
+        from llm_from_scratch.serving import Conversation, ServedModel, Terminal
+
+        loaded, start_ids = open_any(model, weights=weights)
+        served = ServedModel.from_loaded(Path(model).stem, loaded, start_ids)
+        if loaded.chat_template is None:
+            raise ValueError(
+                f"{model} has no chat template: it continues texts. Use llm-scratch sample, or serve"
+            )
+        settings = {
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+            "top_p": top_p,
+            "seed": seed,
+        }
+        terminal = Terminal(
+            served,
+            FastDecoder(loaded.model, compile="auto"),
+            min(context_length, loaded.model.config.context_length),
+            talk=Conversation(system=system),
+            settings={name: value for name, value in settings.items() if value is not None},
+        )
+        if sys.stdin.isatty():
+            typer.echo(f"{served.name}: /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+        terminal.run()
+
+
+@app.command()
+def export(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    checkpoint: Which = "best",
+) -> None:
+    """Write a trained model as a Hugging Face folder, which transformers, vLLM and SGLang read.
+
+    For example: llm-scratch export laptop exported && vllm serve exported
+    """
+    with plain_errors():
+        from llm_from_scratch.interop import save_folder
+        from llm_from_scratch.recipes.opening import open_any
+        from llm_from_scratch.recipes.record import command_line
+
+        loaded, _ = open_any(run, which=checkpoint)
+        save_folder(
+            loaded.model,
+            folder,
+            loaded.tokenizer,
+            chat_template=loaded.chat_template,
+            special_tokens=loaded.special_tokens,
+        )
+        typer.echo(f"Written to {folder}. Next:\n  {command_line('serve', str(folder))}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ import typer.testing
 
 from llm_from_scratch import cli
 from llm_from_scratch.recipes.record import command_line
+from llm_from_scratch.serving.terminal import CONTROL_SIGNS
 from tests.recipes.conftest import TINY_ARGUMENTS, _small_corpora, small_corpus  # noqa: F401
 
 runner = typer.testing.CliRunner()
@@ -74,7 +75,7 @@ finally:
 def test_help_names_every_command_without_loading_torch():
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("False")
-    for command in ("train", "sample", "evaluate", "recipes", "grade"):
+    for command in ("train", "sample", "evaluate", "serve", "chat", "export", "recipes", "grade"):
         assert re.search(rf"^  {command} +[A-Z]", result.stdout, re.MULTILINE)
     assert "\x1b" not in result.stdout
 
@@ -191,7 +192,7 @@ def test_pieces_of_a_command_can_be_pasted():
 
 
 def test_control_signs_do_not_reach_the_terminal():
-    assert "a\x1b[2J\x07\n\té\x9b".translate(cli.CONTROL_SIGNS) == "a\ufffd[2J\ufffd\n\té\ufffd"
+    assert "a\x1b[2J\x07\n\té\x9b".translate(CONTROL_SIGNS) == "a\ufffd[2J\ufffd\n\té\ufffd"
 
 
 def test_ctrl_c_outside_the_steps_prints_the_command_that_resumes(tmp_path, monkeypatch):
