@@ -73,7 +73,12 @@ class Decoder(nn.Module):
             waves_TC = sinusoidal_positions(torch.arange(config.context_length), config.d_model)
             self.register_buffer("sinusoids_TC", waves_TC, persistent=False)
         elif config.positions == "rope":
-            table = rotary_table(config.context_length, config.rotary_width, base=config.rope_base)
+            table = rotary_table(
+                config.context_length,
+                config.rotary_width,
+                base=config.rope_base,
+                scaling=config.rope_scaling,
+            )
             self.register_buffer("rope_cos_TF", table[0], persistent=False)
             self.register_buffer("rope_sin_TF", table[1], persistent=False)
 

@@ -13,6 +13,7 @@ from llm_from_scratch.models.config_fields import (
     config_from_dict,
 )
 from llm_from_scratch.nn.feedforward import swiglu_width
+from llm_from_scratch.nn.rope_scaling import RopeScaling
 
 CHOICES = {
     "positions": ("learned", "rope", "sinusoidal", "relative", "alibi", "none"),
@@ -59,6 +60,7 @@ class DecoderConfig:
     tie_embeddings: bool = True  # the output layer is the token embedding
     dropout: float = 0.0  # probability, in training only
     rope_base: float = 10000.0  # rotary positions: the last pair turns by about 1/base a token
+    rope_scaling: RopeScaling | None = None  # rotary positions: frequencies changed for longer texts
     rotary_fraction: float = 1.0  # rotary positions: the part of each head's columns that turns
     relative_buckets: int = 32  # of distances, for "relative" positions
     relative_max_distance: int = 128  # tokens: from here on, distances share the last bucket
@@ -99,6 +101,13 @@ class DecoderConfig:
             )
 
     def _check_positions(self) -> None:
+        if isinstance(self.rope_scaling, dict):  # as `to_dict` writes it
+            scaling = config_from_dict(RopeScaling, self.rope_scaling, "rope scaling")
+            object.__setattr__(self, "rope_scaling", scaling)
+        if not isinstance(self.rope_scaling, RopeScaling | None):
+            raise ValueError(f"rope_scaling must be None or a RopeScaling, got {self.rope_scaling!r}")
+        if self.rope_scaling is not None and self.positions != "rope":
+            raise ValueError(f"rope_scaling needs positions='rope', got positions={self.positions!r}")
         if not 0.0 < self.rotary_fraction <= 1.0:
             raise ValueError(
                 f"rotary_fraction={self.rotary_fraction} must lie in (0, 1]; 1.0 turns all columns"

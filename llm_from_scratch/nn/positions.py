@@ -7,17 +7,20 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from llm_from_scratch.nn.rope_scaling import RopeScaling
+
 # The cosines and sines of every position: what `rotary_table` makes and `apply_rotary` takes.
 Rotary = tuple[Tensor, Tensor]
 
 
 def rotary_angles(
-    positions_T: Num[Tensor, "T"], d_head: int, *, base: float = 10000.0
+    positions_T: Num[Tensor, "T"], d_head: int, *, base: float = 10000.0, scaling: RopeScaling | None = None
 ) -> Float[Tensor, "T F"]:
     """The angle by which each pair of columns is turned at each position.
 
     Formula: ``angle[t, f] = t * base ** (-2 f / D)`` for f = 0 .. D/2 - 1: the first pair turns by
-    one radian a token, the last by almost ``1 / base``.
+    one radian a token, the last by almost ``1 / base``. With ``scaling`` the frequencies are changed
+    for longer texts.
 
     Units: positions in tokens, angles in radians.
     Raises: ValueError if d_head is odd (columns turn in pairs) or not positive, or base <= 0.
@@ -36,20 +39,30 @@ def rotary_angles(
     if base <= 0:
         raise ValueError(f"the rotary base must be positive, got {base}; 10000 is the usual one")
     exponents_F = torch.arange(0, d_head, 2, device=positions_T.device, dtype=torch.float32) / d_head
-    return positions_T.float()[:, None] * (1.0 / base**exponents_F)
+    freqs_F = 1.0 / base**exponents_F
+    freqs_F = freqs_F if scaling is None else scaling.frequencies(freqs_F, base=base)
+    return positions_T.float()[:, None] * freqs_F
 
 
 def rotary_table(
-    length: int, d_head: int, *, base: float = 10000.0, device: torch.device | str | None = None
+    length: int,
+    d_head: int,
+    *,
+    base: float = 10000.0,
+    scaling: RopeScaling | None = None,
+    device: torch.device | str | None = None,
 ) -> Rotary:
     """Cosines and sines of `rotary_angles` for positions 0 .. length - 1, each of shape [T, F].
+
+    Of a ``scaling`` with an attention_factor they are that multiple, so scores are its square.
 
     >>> cos, sin = rotary_table(5, 4)
     >>> cos.shape, sin[0].tolist()
     (torch.Size([5, 2]), [0.0, 0.0])
     """
-    angles_TF = rotary_angles(torch.arange(length, device=device), d_head, base=base)
-    return angles_TF.cos(), angles_TF.sin()
+    angles_TF = rotary_angles(torch.arange(length, device=device), d_head, base=base, scaling=scaling)
+    size = 1.0 if scaling is None else scaling.attention_factor
+    return angles_TF.cos() * size, angles_TF.sin() * size
 
 
 def apply_rotary(

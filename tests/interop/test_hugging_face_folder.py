@@ -54,10 +54,10 @@ def edit_tensors(folder, change):
         ({"hidden_act": "relu"}, "'hidden_act' is 'relu'; only 'silu' is supported"),
         ({"attention_bias": True}, "'attention_bias' is True; only False is supported"),
         (
-            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
-            "'rope_parameters' asks for rope_type 'llama3'",
+            {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}},
+            "'rope_parameters' asks for the kind 'longrope'",
         ),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'rope_scaling' asks for type 'linear'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "'rope_scaling' asks for the kind 'ntk'"),
         (
             {"rope_scaling": {"type": "default", "factor": 2.0}},
             "in 'rope_scaling': the field 'factor' is 2.0",

@@ -38,17 +38,24 @@ class Family:
     build: Callable[[Any], nn.Module]
 
 
-def context(fields: Fields, name: str, context_length: int | None, d_head: int) -> int:
+def context(
+    fields: Fields,
+    name: str,
+    context_length: int | None,
+    d_head: int,
+    reach: Callable[[int], int] = lambda longest: longest,
+) -> int:
     """The number of positions to make a table of cosines and sines for.
 
-    ``context_length`` is the caller's own limit. Nothing in the files bears out the length that
-    config.json claims, hence the bound on the table.
+    ``context_length`` is the caller's own limit; ``reach`` gives the most that it may be, from the length
+    that config.json names, which is taken if the caller names none. Nothing in the files bears out that
+    length, hence the bound on the table.
     """
     longest = fields.size(name, MAX_TOKENS)
     if context_length is not None:
-        if not 1 <= context_length <= longest:
+        if not 1 <= context_length <= reach(longest):
             raise ValueError(
-                f"context_length={context_length} must lie between 1 and the model's {longest} tokens"
+                f"context_length={context_length} must lie between 1 and the model's {reach(longest)} tokens"
             )
         longest = context_length
     limit = MAX_TABLE_BYTES // (4 * max(1, d_head))

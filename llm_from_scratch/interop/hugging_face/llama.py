@@ -18,6 +18,7 @@ from llm_from_scratch.interop.hugging_face.family import (
     context,
 )
 from llm_from_scratch.interop.hugging_face.json_files import Fields
+from llm_from_scratch.interop.hugging_face.rope import reach, read_rope, write_rope
 from llm_from_scratch.interop.hugging_face.weights import Mapping, Move, qkv_move, with_prefix
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
 
@@ -35,16 +36,20 @@ def read_config(fields: Fields, names: Collection[str], context_length: int | No
     d_head = fields.size("head_dim", MAX_WIDTH, 128 if kind == "qwen3" else None)
     if d_head is None and d_model % num_heads == 0:
         d_head = d_model // num_heads
+    base, scaling = read_rope(fields)
     return DecoderConfig.llama(
         vocab_size=fields.size("vocab_size", MAX_VOCABULARY),
-        context_length=context(fields, "max_position_embeddings", context_length, d_head or 1),
+        context_length=context(
+            fields, "max_position_embeddings", context_length, d_head or 1, lambda n: reach(scaling, n)
+        ),
         d_model=d_model,
         num_layers=num_layers,
         num_heads=num_heads,
         num_kv_heads=fields.size("num_key_value_heads", MAX_HEADS, num_heads),
         d_head=d_head,
         d_ff=fields.size("intermediate_size", MAX_WIDTH),
-        rope_base=_rope_base(fields),
+        rope_base=base,
+        rope_scaling=scaling,
         norm_eps=fields.number("rms_norm_eps", 1e-6),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
         sliding_window=_window(fields, kind, num_layers),
@@ -63,24 +68,6 @@ def _biases(fields: Fields, kind: str) -> dict[str, bool]:
     fields.only("attention_bias", False)
     fields.only("mlp_bias", False)
     return {"bias": False}
-
-
-def _rope_base(fields: Fields) -> float:
-    """The base of the rotary angles; newer configs keep it in a table, older ones by itself."""
-    fields.only("partial_rotary_factor", 1.0, 1)
-    base = fields.number("rope_theta", 10000.0)
-    for name in ("rope_scaling", "rope_parameters"):
-        table = fields.table(name)
-        for key in ("rope_type", "type"):
-            if table.text(key, "default") != "default":
-                raise fields.wrong(
-                    name,
-                    f"asks for {key} {table.values[key]!r:.40}; only plain rotary positions are read here",
-                )
-        base = table.number("rope_theta", base)
-        table.only("partial_rotary_factor", 1.0, 1)
-        table.check_all_read(())
-    return base
 
 
 def _window(fields: Fields, kind: str, num_layers: int) -> int | None:
@@ -146,8 +133,7 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
         "head_dim": config.d_head,
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
-        "rope_theta": config.rope_base,
+        **write_rope(config),
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": None,
         "eos_token_id": None,
