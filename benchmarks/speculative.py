@@ -43,7 +43,7 @@ from llm_from_scratch.models.ngram import NGramModel, Vocabulary
 from llm_from_scratch.recipes.results import load_result
 
 NAME = "speculative"
-NEW_TOKENS = {"smollm2": 64, "laptop": 96}
+NEW_TOKENS = {"smollm2": 48, "laptop": 96}
 PASS_SIZES = (1, 2, 3, 5, 9, 17)
 PASSAGE = (
     "The harbour of Lindholm opened in 1884. It has three piers, two cranes and a lighthouse that was "
@@ -54,13 +54,10 @@ QUESTIONS = {
     "quoting": (
         f"Repeat the following text word for word.\n\n{PASSAGE}",
         f"Rewrite the following text with the year 1884 replaced by 1890. Change nothing else.\n\n{PASSAGE}",
-        'Continue this list in the same format.\n\n{"name": "Anna", "age": 31, "city": "Oslo"}\n'
-        '{"name": "Bo", "age": 27, "city": "Bergen"}\n{"name": "Carl", "age": 45, "city": "Stavanger"}',
     ),
     "free": (
         "Write a short story about a fox that learns to swim.",
         "Explain why the sky is blue.",
-        "What should I pack for a week in the mountains?",
     ),
 }
 
@@ -159,7 +156,7 @@ def main() -> None:
     )
     trigrams = NGramDraft(counts, vocab_size=tokenizer.vocab_size)
     count_seconds = time.perf_counter() - started
-    speeches = [tokenizer.encode(d.text[:400])[:32] for d in validation.documents[::3]]
+    speeches = [tokenizer.encode(d.text[:400])[:32] for d in validation.documents[::6]]
     rows, repeats = [], arguments.repeats
 
     def measure(label: str, model: Decoder, prompts: list[list[int]], draft: Draft, **settings) -> None:
@@ -169,7 +166,7 @@ def main() -> None:
 
     for kind, questions in QUESTIONS.items():
         prompts = [encode_chat(smollm2, [{"role": "user", "content": question}]) for question in questions]
-        for num_draft in (4, 8):
+        for num_draft in (4, 8) if kind == "quoting" else (4,):
             label = f"SmolLM2, {kind}, prompt lookup of {num_draft}"
             settings = {"new_tokens": NEW_TOKENS["smollm2"], "num_draft": num_draft, "temperature": 0.0}
             measure(label, smollm2.model, prompts, PromptLookup(), **settings)
