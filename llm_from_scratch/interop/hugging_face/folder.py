@@ -180,6 +180,10 @@ def save_folder(
     if tokenizer is None and (chat_template is not None or special_tokens):
         raise ValueError("chat_template and special_tokens are stored with a tokenizer: pass it as well")
     files = {} if tokenizer is None else write_tokenizer(tokenizer, chat_template, special_tokens)
+    ids = getattr(tokenizer, "special_ids", {})
+    for role in ("bos_token", "eos_token", "pad_token"):  # where `generate` of transformers looks for them
+        if (special_tokens or {}).get(role) in ids and f"{role}_id" in fields:
+            fields[f"{role}_id"] = ids[special_tokens[role]]
     write_folder(Path(path), json.dumps(fields, indent=2) + "\n", tensors, max_shard_bytes, files)
 
 
