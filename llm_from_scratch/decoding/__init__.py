@@ -1,6 +1,7 @@
 """From scores to text: which next tokens stay possible, and which one is drawn."""
 
 from llm_from_scratch.decoding.bad_words import forbid_sequences
+from llm_from_scratch.decoding.constrained import Constraint, constrain, generate_json
 from llm_from_scratch.decoding.contrastive import contrastive_search
 from llm_from_scratch.decoding.logits import (
     apply_temperature,
@@ -21,6 +22,7 @@ from llm_from_scratch.decoding.search import BeamResult, Hypothesis, beam_search
 
 __all__ = [
     "BeamResult",
+    "Constraint",
     "Hypothesis",
     "LogitFunction",
     "Pipeline",
@@ -28,9 +30,11 @@ __all__ = [
     "apply_temperature",
     "beam_search",
     "best_of_n",
+    "constrain",
     "contrastive_search",
     "forbid_repeated_ngrams",
     "forbid_sequences",
+    "generate_json",
     "greedy_search",
     "keep_min_p",
     "keep_top_k",
