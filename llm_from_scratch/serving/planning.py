@@ -15,6 +15,7 @@ from llm_from_scratch.inference import Request
 from llm_from_scratch.serving.errors import ApiError
 from llm_from_scratch.serving.fields import wrong
 from llm_from_scratch.serving.limits import Limits
+from llm_from_scratch.serving.response_format import format_steps
 from llm_from_scratch.serving.served_model import ServedModel
 
 
@@ -55,12 +56,10 @@ def plan(
         "top_logprobs": _top_logprobs(fields),
     }
     seed = fields["seed"] if "seed" in fields else secrets.randbits(62)
+    settings["pipeline"] = _pipeline(served, fields, len(ids), wanted)
     try:
         return [
-            Request(
-                **settings, seed=seed + i if seed + i < 2**63 else i, pipeline=_pipeline(served, fields, ids)
-            )
-            for i in range(fields.get("n", 1))
+            Request(**settings, seed=seed + i if seed + i < 2**63 else i) for i in range(fields.get("n", 1))
         ]
     except ValueError as error:
         raise ApiError(400, str(error)) from None
@@ -76,13 +75,15 @@ def _top_logprobs(fields: dict[str, Any]) -> int | None:
     return asked
 
 
-def _pipeline(served: ServedModel, fields: dict[str, Any], ids: list[int]) -> list[LogitFunction]:
-    """The steps that the scores pass through; made anew for each answer, as a constraint has a state."""
+def _pipeline(
+    served: ServedModel, fields: dict[str, Any], prompt_length: int, max_new_tokens: int
+) -> list[LogitFunction]:
+    """The steps that the scores pass through: penalties, bias, and last the format of the answer."""
     steps: list[LogitFunction] = []
     presence, frequency = fields.get("presence_penalty", 0), fields.get("frequency_penalty", 0)
     if presence or frequency:
         penalise = penalise_presence_and_frequency
-        steps.append(partial(penalise, presence=presence, frequency=frequency, prompt_length=len(ids)))
+        steps.append(partial(penalise, presence=presence, frequency=frequency, prompt_length=prompt_length))
     if bias := fields.get("logit_bias"):
         size = served.loaded.model.config.vocab_size
         if outside := [i for i in bias if i >= size]:
@@ -90,7 +91,9 @@ def _pipeline(served: ServedModel, fields: dict[str, Any], ids: list[int]) -> li
         bias_V = torch.zeros(size)
         bias_V[list(bias)] = torch.tensor(list(bias.values()), dtype=torch.float32)
         steps.append(partial(_add, bias_V))
-    return steps
+    asked = fields.get("response_format")
+    lengths = {"prompt_length": prompt_length, "max_new_tokens": max_new_tokens}
+    return steps + format_steps(served, asked, **lengths) if max_new_tokens else steps
 
 
 def _add(bias_V: Tensor, ids_BT: Tensor, logits_BV: Tensor) -> Tensor:
