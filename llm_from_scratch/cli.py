@@ -38,10 +38,16 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="runs/RECIPE")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in that folder.")] = False,
+    strategy: Annotated[
+        str, typer.Option(help="How processes share the work: single, ddp, fsdp or tensor (see below).")
+    ] = "single",
 ) -> None:
     """Train a recipe.
 
     For example: llm-scratch train laptop --steps 500 --out runs/short
+
+    In several processes: torchrun --nproc-per-node 2 -m llm_from_scratch.cli train laptop --strategy fsdp.
+    With --resume and torchrun's --max-restarts, a run survives the death of a process.
 
     Ctrl-C saves the run and prints the command that continues it.
     """
@@ -49,14 +55,20 @@ def train(
         from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
         from llm_from_scratch.recipes.record import command_line
         from llm_from_scratch.recipes.run import train as run_recipe
+        from llm_from_scratch.training.distributed import open_strategy
+        from llm_from_scratch.training.precision import choose_device
 
         name, changes = parse_fields(arguments or [])
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
+        sharing = open_strategy(strategy, choose_device(recipe.training.device))
         try:
-            record = run_recipe(recipe, out=out, resume=resume, say=typer.echo)
+            record = run_recipe(recipe, out=out, resume=resume, say=typer.echo, strategy=sharing)
+            sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
             record = None
+        if not sharing.main:
+            raise typer.Exit(130 if record is None else 0)
         if record is None:
             again = command_line("train", name, "--out", str(out), "--resume")
             typer.echo(f"Stopped. Continue from what is saved with:\n  {again}")

@@ -3,12 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from llm_from_scratch.data.corpora import load
-from llm_from_scratch.data.loader import BatchLoader
+from llm_from_scratch.data.loader import BatchLoader, share_of
 from llm_from_scratch.evaluation import TextScore, evaluate
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.decoder import Decoder
@@ -19,6 +20,7 @@ from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
 from llm_from_scratch.training.precision import choose_device, choose_dtype
 from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
+from llm_from_scratch.training.strategy import Strategy
 from llm_from_scratch.training.trainer import Trainer
 from llm_from_scratch.training.validation import validation_batches
 
@@ -31,55 +33,86 @@ def train(
     out: Path,
     resume: bool = False,
     say: Callable[[str], None] | None = None,
+    strategy: Strategy | None = None,
 ) -> dict[str, object] | None:
     """Train ``recipe`` in the folder ``out`` and return its record, or None if Ctrl-C ended it early.
 
-    ``say`` takes lines that tell how far the run is (None: nothing is shown).
+    ``say`` takes lines that tell how far the run is (None: nothing is shown). ``strategy`` shares the
+    work among processes, each of which calls this with the same arguments. It is not part of the run's
+    configuration: the steps are the same, so a run may be resumed with another.
     Raises: ValueError if the folder is in use, or holds another run; OSError if the disk is full.
     """
+    strategy = Strategy() if strategy is None else strategy
+    say = say if strategy.main else None
     say_or_not = say or (lambda line: None)
     config = {"recipe": {"name": recipe.name, **flat_fields(recipe)}}
     if not (Path(out) / "record.json").is_file():
-        check_possible(recipe)
-    with run_folder(out, config=config, resume=resume) as folder:
-        if (folder / "record.json").is_file():
+        check_possible(recipe, strategy)
+    with shared_folder(out, config=config, resume=resume, strategy=strategy) as folder:
+        finished = strategy.from_main((folder / "record.json").is_file)
+        if finished:
             say_or_not(f"{folder} is finished already: nothing to do")
             return json.loads((folder / "record.json").read_bytes())
         where = surroundings(choose_device(recipe.training.device))  # now: the code may change meanwhile
-        clock = Stopwatch(folder / "seconds.json")
+        clock = Stopwatch(folder / "seconds.json", kept=strategy.main)
         resumed = has_checkpoint(folder)
-        trainer = prepare(recipe, folder, config, clock, say_or_not, show_progress=say is not None)
+        trainer = prepare(
+            recipe, folder, config, clock, say_or_not, show_progress=say is not None, strategy=strategy
+        )
         with clock("training"):
             finished = trainer.fit()
         if not finished:
             return None
         say_or_not("Scoring the whole validation split with the best checkpoint ...")
-        with clock("final evaluation"):
-            model, tokenizer, _ = load_run(folder, "best")
-            score = score_split(model.to(trainer.device), tokenizer, recipe.corpus)
-        record = {
-            "recipe": recipe.name,
-            "command": command_for(recipe),
-            **where,
-            "parameters": model.num_parameters(),
-            "steps": trainer.step,
-            "resumed": resumed,  # then the seconds may lack those of a process that was killed
-            "tokens_trained_on": trainer.tokens,
-            "tokens_per_second": round(trainer.tokens / trainer.seconds),
-            "seconds": {**clock.seconds, "total": round(sum(clock.seconds.values()), 1)},
-            "losses": losses(trainer.log.read(), score),
-        }
-        write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
-        return record
+        return strategy.from_main(lambda: finish_run(recipe, folder, trainer, clock, where, resumed))
 
 
-def check_possible(recipe: Recipe) -> None:
+def finish_run(
+    recipe: Recipe,
+    folder: Path,
+    trainer: Trainer,
+    clock: "Stopwatch",
+    where: dict[str, object],
+    resumed: bool,
+) -> dict[str, object]:
+    """Score the best checkpoint of a finished run on the whole validation split; store the record."""
+    with clock("final evaluation"):
+        model, tokenizer, _ = load_run(folder, "best")
+        score = score_split(model.to(trainer.device), tokenizer, recipe.corpus)
+    record = {
+        "recipe": recipe.name,
+        "command": command_for(recipe),
+        **where,
+        "strategy": trainer.strategy.name,
+        "processes": trainer.strategy.processes,
+        "parameters": model.num_parameters(),
+        "steps": trainer.step,
+        "resumed": resumed,  # then the seconds may lack those of a process that was killed
+        "tokens_trained_on": trainer.tokens,
+        "tokens_per_second": round(trainer.tokens / trainer.seconds),
+        "seconds": {**clock.seconds, "total": round(sum(clock.seconds.values()), 1)},
+        "losses": losses(trainer.log.read(), score),
+    }
+    write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    return record
+
+
+@contextmanager
+def shared_folder(path: Path, *, config: dict, resume: bool, strategy: Strategy) -> Iterator[Path]:
+    """Open a run's folder for all processes; the main one holds the lock and stores the configuration."""
+    with ExitStack() as stack:
+        strategy.from_main(lambda: str(stack.enter_context(run_folder(path, config=config, resume=resume))))
+        yield Path(path)
+
+
+def check_possible(recipe: Recipe, strategy: Strategy) -> None:
     """Raise ValueError for what cannot run here, before anything is written to the run's folder."""
     if recipe.tokenizer == "byte_pair" and (recipe.vocab_size or 0) < SMALLEST_BYTE_PAIR:
         raise ValueError(
             f"vocab_size must be at least {SMALLEST_BYTE_PAIR} for byte_pair (256 bytes and the end of a "
             f"text), got {recipe.vocab_size}"
         )
+    share_of(recipe.training.batch_size, 0, strategy.shares)
     choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
     recipe.model_config(recipe.expected_vocab_size())
 
@@ -92,19 +125,22 @@ def prepare(
     say: Callable[[str], None],
     *,
     show_progress: bool,
+    strategy: Strategy,
 ) -> Trainer:
     """Do everything that comes before the first step, or before the next one of a resumed run."""
-    with clock("corpus"):
-        corpus = load(recipe.corpus)
-        train_split, validation_split = corpus.split()
-    say(f"{recipe.corpus}: {len(train_split.text):,} characters to train on. Tokenizer ...")
-    with clock("tokenizer"):
-        tokenizer = open_tokenizer(recipe, corpus, folder / "tokenizer.json")
+    with strategy.main_first():  # the others find the corpus and the tokenizer on the disk
+        with clock("corpus"):
+            corpus = load(recipe.corpus)
+            train_split, validation_split = corpus.split()
+        say(f"{recipe.corpus}: {len(train_split.text):,} characters to train on. Tokenizer ...")
+        with clock("tokenizer"):
+            tokenizer = open_tokenizer(recipe, corpus, folder / "tokenizer.json")
     with clock("encoding"):
         train_tokens, validation_tokens = encode(tokenizer, train_split), encode(tokenizer, validation_split)
     model_config = recipe.model_config(tokenizer.vocab_size)
     stored = {**config, "model": model_config.to_dict(), "training": asdict(recipe.training)}
-    write_atomically(folder / "config.json", json.dumps(stored, indent=1) + "\n")
+    if strategy.main:
+        write_atomically(folder / "config.json", json.dumps(stored, indent=1) + "\n")
     training = recipe.training
     seed_everything(training.seed)
     model = Decoder(model_config)
@@ -116,10 +152,12 @@ def prepare(
         validation=validation_batches(validation_tokens, **sizes, count=training.eval_batches),
         folder=folder,
         show_progress=show_progress,
+        strategy=strategy,
     )
     say(
         f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary, "
         f"{len(train_tokens):,} to train on; {training.steps:,} steps on {trainer.device.type} "
+        f"{'' if strategy.processes == 1 else f'in {strategy.processes} processes ({strategy.name}) '}"
         f"in {str(trainer.dtype).removeprefix('torch.')}"
     )
     if has_checkpoint(folder):
@@ -171,8 +209,8 @@ class Stopwatch:
     {'training': 0.0}
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, kept: bool = True) -> None:
+        self.path, self.kept = path, kept
         self.seconds: dict[str, float] = json.loads(path.read_bytes()) if path.is_file() else {}
         self.stage, self.started = "", 0.0
 
@@ -187,5 +225,5 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self.started
         self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + spent, 1)
-        if sys.exc_info()[0] is None:
+        if self.kept and sys.exc_info()[0] is None:
             write_atomically(self.path, json.dumps(self.seconds) + "\n")

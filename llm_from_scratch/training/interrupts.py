@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-MESSAGE = b"\nStopping: this step is finished and saved first. Ctrl-C again stops at once.\n"
+MESSAGE = b"\nStopping: this step is finished and saved first.%s\n"
+INSIST = b" Ctrl-C again stops at once."
 
 
 class StopRequest:
@@ -47,8 +48,8 @@ def stop_requests(*, insist: bool = True) -> Iterator[StopRequest]:
         request.made = True
         if insist:
             restore()
-        with suppress(OSError):  # no terminal any more
-            os.write(2, MESSAGE)  # print could be interrupted by this very handler
+        with suppress(OSError):  # no terminal any more; and print could be interrupted by this very handler
+            os.write(2, MESSAGE % (INSIST if insist else b""))
 
     for number in former:
         signal.signal(number, note)

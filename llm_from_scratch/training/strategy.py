@@ -31,7 +31,7 @@ class Strategy:
     """
 
     name = "single"
-    processes, shares, share = 1, 1, 0
+    processes, rank, shares, share = 1, 0, 1, 0
     main = True
     one_kernel = True
     launched = False  # by torchrun, which passes each signal on a second time
