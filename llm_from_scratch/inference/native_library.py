@@ -17,7 +17,7 @@ from llm_from_scratch.data.files import cache_folder
 SOURCES = Path(__file__).parent / "native"
 # -march=native: for this processor's widest registers. The mode of the floating-point unit stays as
 # torch left it, which -ffast-math would change for the whole process.
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
+FLAGS = ("-O3", "-march=native", "-std=c++20", "-fno-math-errno", "-fPIC", "-shared", "-fopenmp")
 
 
 class NoCompilerError(RuntimeError):
@@ -94,9 +94,7 @@ def native_library() -> ctypes.CDLL:
     """
     compiler = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++") or shutil.which("clang++")
     if os.name == "nt" or compiler is None:
-        raise NoCompilerError(
-            "there is no C++ compiler here (c++, g++ or clang++; none on Windows)"
-        )
+        raise NoCompilerError("there is no C++ compiler here (c++, g++ or clang++; none on Windows)")
     try:
         target = _run(compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull)
         content = [path.read_bytes() for path in sorted(SOURCES.glob("*.[ch]*"))]

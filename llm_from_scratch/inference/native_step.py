@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llm_from_scratch.inference import native_library as native
-from llm_from_scratch.inference.weight_only import WeightOnly
 from llm_from_scratch.models.decoder import Decoder
 
 FEEDFORWARD = {"gelu": 0, "gelu_exact": 1, "swiglu": 2}
@@ -47,8 +46,8 @@ class NativeStep:
             norm_eps=config.norm_eps,
             scale=1 / math.sqrt(config.d_head),
             layer=self._layers,
-            norm=self._norm(model.norm),
-            head=self._matrix(model.token_embedding if model.head is None else model.head),
+            norm=_norm_of(model.norm, self._kept),
+            head=matrix_of(model.token_embedding if model.head is None else model.head, self._kept),
         )
         by_distance = model.score_bias(1, config.context_length)
         self._bias_HS = None if by_distance is None else by_distance[:, 0].flip(-1).float().contiguous()
@@ -103,48 +102,57 @@ class NativeStep:
         return logits_BV
 
     def _layer(self, block: nn.Module) -> native.Layer:
-        attention, feedforward = block.attention, block.feedforward
+        attention, feedforward, kept = block.attention, block.feedforward, self._kept
         gate = getattr(feedforward, "gate", None)
         query_norm, key_norm = attention.query_norm, attention.key_norm
         return native.Layer(
-            norm_1=self._norm(block.norm_1),
-            norm_2=self._norm(block.norm_2),
-            query_norm=None if query_norm is None else self._keep(query_norm.weight),
-            key_norm=None if key_norm is None else self._keep(key_norm.weight),
-            qkv=self._matrix(attention.qkv),
-            output=self._matrix(attention.output),
-            gate=native.Matrix() if gate is None else self._matrix(gate),
-            up=self._matrix(feedforward.up),
-            down=self._matrix(feedforward.down),
+            norm_1=_norm_of(block.norm_1, kept),
+            norm_2=_norm_of(block.norm_2, kept),
+            query_norm=None if query_norm is None else _address(query_norm.weight, kept),
+            key_norm=None if key_norm is None else _address(key_norm.weight, kept),
+            qkv=matrix_of(attention.qkv, kept),
+            output=matrix_of(attention.output, kept),
+            gate=native.Matrix() if gate is None else matrix_of(gate, kept),
+            up=matrix_of(feedforward.up, kept),
+            down=matrix_of(feedforward.down, kept),
         )
 
-    def _norm(self, norm: nn.Module) -> native.Norm:
-        return native.Norm(self._keep(norm.weight), self._keep(getattr(norm, "bias", None)))
 
-    def _matrix(self, layer: nn.Module) -> native.Matrix:
-        """A linear layer or a table of embeddings, quantised or not."""
-        bias = self._keep(getattr(layer, "bias", None))
-        matrix = getattr(layer, "matrix", None)
-        if matrix is None:
-            N, C = layer.weight.shape
-            return native.Matrix(weights=self._keep(layer.weight), bias=bias, rows=N, columns=C)
-        return self._quantised(matrix, bias)
+def matrix_of(layer: nn.Module, kept: list[Tensor]) -> native.Matrix:
+    """A linear layer or a table of embeddings, quantised or not, as the compiled code reads it.
 
-    def _quantised(self, matrix: WeightOnly, bias: int | None) -> native.Matrix:
-        N, C = matrix.shape
-        parts = {"weights": matrix.packed, "scale": matrix.scale, "minimum": matrix.minimum}
-        pointers = {name: self._keep(part, None) for name, part in parts.items()}
-        return native.Matrix(
-            **pointers, bias=bias, rows=N, columns=C, format=matrix.bits, group=matrix.group_size
-        )
+    The tensors that it points to are added to ``kept``: it is good for as long as that list lives.
+    """
+    bias, matrix = _address(getattr(layer, "bias", None), kept), getattr(layer, "matrix", None)
+    if matrix is None:
+        N, C = layer.weight.shape
+        return native.Matrix(weights=_address(layer.weight, kept), bias=bias, rows=N, columns=C)
+    N, C = matrix.shape
+    return native.Matrix(
+        weights=_address(matrix.packed, kept, None),
+        scale=_address(matrix.scale, kept, None),
+        minimum=_address(matrix.minimum, kept, None),
+        bias=bias,
+        rows=N,
+        columns=C,
+        format=matrix.bits,
+        group=matrix.group_size,
+    )
 
-    def _keep(self, tensor: Tensor | None, dtype: torch.dtype | None = torch.float32) -> int | None:
-        """The address of a tensor, which then lives as long as this object."""
-        if tensor is None:
-            return None
-        _check_memory(tensor, "a weight", dtype)
-        self._kept.append(tensor)
-        return tensor.data_ptr()
+
+def _norm_of(norm: nn.Module, kept: list[Tensor]) -> native.Norm:
+    return native.Norm(_address(norm.weight, kept), _address(getattr(norm, "bias", None), kept))
+
+
+def _address(
+    tensor: Tensor | None, kept: list[Tensor], dtype: torch.dtype | None = torch.float32
+) -> int | None:
+    """The address of a tensor, which is added to ``kept`` so that it lives on; None for none."""
+    if tensor is None:
+        return None
+    _check_memory(tensor, "a weight", dtype)
+    kept.append(tensor)
+    return tensor.data_ptr()
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

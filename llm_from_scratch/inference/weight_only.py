@@ -43,7 +43,7 @@ def quantise_int4(
     upper ones. Columns are padded to whole groups. A group costs 4 bytes beside its numbers: 5 bits a
     weight in groups of 32, 4.5 in groups of 64.
 
-    Raises: ValueError if group_size is no multiple of 32, and for weights that float16 cannot hold.
+    Raises: ValueError if group_size is no power of 2 of at least 32, and for weights that float16 cannot hold.
     Source: the format is that of Q4_1 in GGUF files, but for the order of the rows' parts.
 
     >>> packed, scale, minimum = quantise_int4(torch.arange(32.0)[None])

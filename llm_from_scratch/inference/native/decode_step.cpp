@@ -1,8 +1,8 @@
 // One new token of each of B texts through all layers of a decoder: what `cached_forward` does for T = 1.
 //
 // Reading the weights from memory takes most of the time of this step, so all else must cost almost
-// nothing: one call for the whole step and one team of threads. Rows of a matrix, or heads, are shared
-// out among the threads; after each `omp for` they wait for each other.
+// nothing: one call for the whole step and one team of threads, which share out the rows of each matrix, and
+// the heads, and wait for each other where one needs what another has computed.
 //
 // Legend: B texts, C width of the model, H query heads, K key/value heads, D width of a head, S stored
 // positions, L layers, V vocabulary entries. All numbers but the weights of matrices are float32.
@@ -70,19 +70,28 @@ static void attend(const float* q, const float* keys, const float* values, int64
                    const float* bias, float* scores, float* out) {
   float highest = -INFINITY, sum = 0;
   for (int64_t s = 0; s < S; s++) {
-    float dot = 0;
-#pragma omp simd reduction(+ : dot)
-    for (int64_t d = 0; d < D; d++) dot += q[d] * keys[s * D + d];
+    const float* key = keys + s * D;
+    Lanes products = {};
+    int64_t d = 0;
+    for (; d + 8 <= D; d += 8) products += load(q + d) * load(key + d);
+    float dot = total(products);
+    for (; d < D; d++) dot += q[d] * key[d];
     scores[s] = dot * scale + (bias ? bias[S - 1 - s] : 0);
     highest = std::max(highest, scores[s]);
   }
-  std::fill(out, out + D, 0.0f);
-  for (int64_t s = 0; s < S; s++) {
-    float weight = expf(scores[s] - highest);
-    sum += weight;
-    for (int64_t d = 0; d < D; d++) out[d] += weight * values[s * D + d];
+  for (int64_t s = 0; s < S; s++) sum += scores[s] = expf(scores[s] - highest);
+  int64_t d = 0;
+  for (; d + 32 <= D; d += 32) {  // a stretch of columns at a time, whose sums stay in registers
+    Lanes sums[4] = {};
+    for (int64_t s = 0; s < S; s++)
+      for (int j = 0; j < 4; j++) sums[j] += load(values + s * D + d + 8 * j) * scores[s];
+    for (int i = 0; i < 32; i++) out[d + i] = sums[i / 8][i % 8] / sum;
   }
-  for (int64_t d = 0; d < D; d++) out[d] /= sum;
+  for (; d < D; d++) {
+    float rest = 0;
+    for (int64_t s = 0; s < S; s++) rest += values[s * D + d] * scores[s];
+    out[d] = rest / sum;
+  }
 }
 
 static float activate(float gate, float up, int64_t kind) {
@@ -91,61 +100,75 @@ static float activate(float gate, float up, int64_t kind) {
   return up / 2 * (1 + tanhf(0.79788456f * (up + 0.044715f * up * up * up)));
 }
 
+// Where the cache holds the first position of a text's key head, in a layer.
+static int64_t cache_row(const Model& m, const Batch& t, int64_t layer, int64_t b, int64_t k) {
+  return ((layer * t.slots + t.slot[b]) * m.kv_heads + k) * t.capacity * m.d_head;
+}
+
 static const float* row(const float* table, int64_t b, int64_t width) { return table ? table + b * width : table; }
 
 extern "C" void decode_step(const Model* model, const Batch* batch, int threads) {
   const Model& m = *model;
   const Batch& t = *batch;
   const int64_t B = t.size, C = m.d_model, H = m.heads, K = m.kv_heads, D = m.d_head, F = m.d_ff;
-  const int64_t N = H + 2 * K, half = m.rotary_width / 2, G = H / K;  // G query heads share a key head
+  const int64_t N = H + 2 * K, half = m.rotary_width / 2;
   const int64_t C32 = padded(C), HD32 = padded(H * D), F32 = padded(F);
   std::vector<float> qkv(B * N * D), heads(B * HD32), gate(B * F), hidden(B * F32);
+  Team team;
 #pragma omp parallel num_threads(threads)
   {
+#pragma omp single
+    team.size = omp_get_num_threads();
     std::vector<float> x(B * C32), scores(t.capacity);  // of each thread its own
     for (int64_t l = 0; l < m.layers; l++) {
       const Layer& layer = m.layer[l];
       normalise_all(t.x, B, layer.norm_1, m, x.data(), C32);
-      product(layer.qkv, B, x.data(), C32, qkv.data(), N * D, false);
-#pragma omp barrier
-      // A key head: its key and value go to the cache, then its query heads read the cache.
-#pragma omp for collapse(2)
-      for (int64_t b = 0; b < B; b++)
-        for (int64_t k = 0; k < K; k++) {
-          const float *cosines = row(t.cosines, b, half), *sines = row(t.sines, b, half);
-          float *key = &qkv[(b * N + H + k) * D], *value = key + K * D;
-          int64_t start = ((l * t.slots + t.slot[b]) * K + k) * t.capacity, S = t.stored[b] + 1;
-          prepare_head(key, layer.key_norm, m, cosines, sines);
-          std::copy(key, key + D, t.keys + (start + S - 1) * D);
-          std::copy(value, value + D, t.values + (start + S - 1) * D);
-          int64_t visible = m.window ? std::min(m.window, S) : S, first = start + S - visible;
-          for (int64_t h = k * G; h < (k + 1) * G; h++) {
-            float* query = &qkv[(b * N + h) * D];
-            prepare_head(query, layer.query_norm, m, cosines, sines);
-            attend(query, t.keys + first * D, t.values + first * D, visible, D, m.scale,
-                   row(t.bias, h, t.bias_length), scores.data(), &heads[b * HD32 + h * D]);
-          }
-        }
-      product(layer.output, B, heads.data(), HD32, t.x, C, true);
-#pragma omp barrier
+      product(team, layer.qkv, B, x.data(), C32, qkv.data(), N * D, false);
+      team.wait();
+      // Keys and values go to the cache; then each query head reads those of its own text.
+      team.share(B * K, 1, [&](int64_t i) {
+        int64_t b = i / K, k = i % K, place = cache_row(m, t, l, b, k) + t.stored[b] * D;
+        float *key = &qkv[(b * N + H + k) * D], *value = key + K * D;
+        prepare_head(key, layer.key_norm, m, row(t.cosines, b, half), row(t.sines, b, half));
+        std::copy(key, key + D, t.keys + place);
+        std::copy(value, value + D, t.values + place);
+      });
+      team.wait();
+      team.share(B * H, 1, [&](int64_t i) {
+        int64_t b = i / H, h = i % H, S = t.stored[b] + 1, visible = m.window ? std::min(m.window, S) : S;
+        int64_t first = cache_row(m, t, l, b, h / (H / K)) + (S - visible) * D;
+        float* query = &qkv[(b * N + h) * D];
+        prepare_head(query, layer.query_norm, m, row(t.cosines, b, half), row(t.sines, b, half));
+        attend(query, t.keys + first, t.values + first, visible, D, m.scale, row(t.bias, h, t.bias_length),
+               scores.data(), &heads[b * HD32 + h * D]);
+      });
+      team.wait();
+      product(team, layer.output, B, heads.data(), HD32, t.x, C, true);
+      team.wait();
       normalise_all(t.x, B, layer.norm_2, m, x.data(), C32);
-      product(layer.gate, B, x.data(), C32, gate.data(), F, false);
-      product(layer.up, B, x.data(), C32, hidden.data(), F32, false);
-      // The same rows fall to the same thread as in the two products, so it need not wait for others.
-#pragma omp for schedule(static)
-      for (int64_t f = 0; f < F; f++)
-        for (int64_t b = 0; b < B; b++)
-          hidden[b * F32 + f] = activate(gate[b * F + f], hidden[b * F32 + f], m.feedforward);
-      product(layer.down, B, hidden.data(), F32, t.x, C, true);
-#pragma omp barrier
+      product(team, layer.gate, B, x.data(), C32, gate.data(), F, false);
+      product(team, layer.up, B, x.data(), C32, hidden.data(), F32, false);
+      team.wait();
+      team.share(B * F, 1, [&](int64_t i) {
+        float& up = hidden[i / F * F32 + i % F];
+        up = activate(gate[i], up, m.feedforward);
+      });
+      team.wait();
+      product(team, layer.down, B, hidden.data(), F32, t.x, C, true);
+      team.wait();
     }
     normalise_all(t.x, B, m.norm, m, x.data(), C32);
-    product(m.head, B, x.data(), C32, t.logits, m.head.rows, false);
+    product(team, m.head, B, x.data(), C32, t.logits, m.head.rows, false);
   }
 }
 
 // One product by itself, y[B, N] = x[B, stride] W^T + bias: for tests, and to measure it.
 extern "C" void multiply(const Matrix* matrix, int64_t B, const float* x, int64_t stride, float* y, int threads) {
+  Team team;
 #pragma omp parallel num_threads(threads)
-  product(*matrix, B, x, stride, y, matrix->rows, false);
+  {
+#pragma omp single
+    team.size = omp_get_num_threads();
+    product(team, *matrix, B, x, stride, y, matrix->rows, false);
+  }
 }

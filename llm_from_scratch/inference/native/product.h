@@ -9,14 +9,43 @@
 // with zeros behind their end.
 #pragma once
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <string.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 #if defined(__AVX2__) && defined(__F16C__)
 #include <immintrin.h>
 #endif
+
+// The threads that work together. They share out a range of rows or heads, and meet in `wait`: there a
+// thread first looks again and again, which is quick when the others are about to arrive, then sleeps, which
+// leaves the processor to them where other programs want it too.
+struct Team {
+  int size = 1;
+  std::atomic<int> arrived{0}, round{0};
+
+  void wait() {
+    int before = round;
+    if (arrived.fetch_add(1) + 1 == size) {
+      arrived = 0;
+      round.fetch_add(1);
+      round.notify_all();
+      return;
+    }
+    for (int look = 0; look < 10000; look++)
+      if (round != before) return;
+    while (round == before) round.wait(before);
+  }
+
+  template <class Work>
+  void share(int64_t count, int64_t step, Work work) const {  // work(i) for i = 0, step, 2 step .. of my part
+    int64_t steps = (count + step - 1) / step, me = omp_get_thread_num();
+    for (int64_t i = steps * me / size; i < steps * (me + 1) / size; i++) work(i * step);
+  }
+};
 
 typedef float Lanes __attribute__((vector_size(32)));  // eight numbers side by side
 
@@ -26,20 +55,19 @@ static inline Lanes load(const float* p) {
   return lanes;
 }
 
-static inline float total(Lanes lanes) {
-  float sum = 0;
-  for (int i = 0; i < 8; i++) sum += lanes[i];
-  return sum;
+static inline float total(Lanes l) {
+  typedef float Half __attribute__((vector_size(16)));
+  Half half = Half{l[0], l[1], l[2], l[3]} + Half{l[4], l[5], l[6], l[7]};
+  return (half[0] + half[2]) + (half[1] + half[3]);
 }
 
 #if defined(__AVX2__) && defined(__F16C__)
 static inline Lanes widen(__m128i bytes) { return (Lanes)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 static inline Lanes load(const int8_t* p) { return widen(_mm_loadl_epi64((const __m128i*)p)); }
-static inline void load_nibbles(const uint8_t* p, Lanes q[4]) {
-  __m128i bytes = _mm_loadu_si128((const __m128i*)p), low = _mm_set1_epi8(15);
-  __m128i first = _mm_and_si128(bytes, low), second = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
-  q[0] = widen(first), q[1] = widen(_mm_srli_si128(first, 8));
-  q[2] = widen(second), q[3] = widen(_mm_srli_si128(second, 8));
+static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[2]) {
+  __m128i bytes = _mm_loadu_si128((const __m128i*)p);
+  __m128i nibbles = _mm_and_si128(upper ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+  q[0] = widen(nibbles), q[1] = widen(_mm_srli_si128(nibbles, 8));
 }
 static inline float from_half(uint16_t half) { return _cvtsh_ss(half); }
 #else  // the same for any processor
@@ -48,8 +76,8 @@ static inline Lanes load(const int8_t* p) {
   for (int i = 0; i < 8; i++) lanes[i] = p[i];
   return lanes;
 }
-static inline void load_nibbles(const uint8_t* p, Lanes q[4]) {
-  for (int i = 0; i < 32; i++) q[i / 8][i % 8] = i < 16 ? p[i] & 15 : p[i - 16] >> 4;
+static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[2]) {
+  for (int i = 0; i < 16; i++) q[i / 8][i % 8] = upper ? p[i] >> 4 : p[i] & 15;
 }
 static inline float from_half(uint16_t half) {
   uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
@@ -58,7 +86,7 @@ static inline float from_half(uint16_t half) {
 }
 #endif
 
-// The formats of `inference.weight_only`. A row gives 32 of its columns at a time.
+// The formats of `inference.weight_only`. A row gives 16 of its columns at a time.
 enum { FLOAT32 = 0, INT8 = 8, INT4 = 4 };
 
 struct Matrix {
@@ -66,16 +94,17 @@ struct Matrix {
   const void* scale;    // int8: float32 [N]; int4: float16 [N, groups]
   const void* minimum;  // int4: float16 [N, groups]
   const float* bias;    // [N] or null
-  int64_t rows, columns, format, group;
+  int64_t rows, columns, format, group;  // group: columns, a power of 2
 };
 
 template <class T>
 struct PlainRow {
   const T* row;
   float factor;
-  inline void read(int64_t c, Lanes w[4]) const {
-    for (int j = 0; j < 4; j++) w[j] = load(row + c + 8 * j);
-    __builtin_prefetch((const char*)(row + c) + 2048);  // ahead of the processor's own guess
+  inline void read(int64_t c, int half, Lanes w[2]) const {  // columns c + 16 half .. c + 16 half + 15
+    const T* part = row + c + 16 * half;
+    w[0] = load(part), w[1] = load(part + 8);
+    __builtin_prefetch((const char*)part + 2048);  // further ahead than the processor guesses
   }
   inline float at(int64_t c) const { return row[c]; }
 };
@@ -83,68 +112,110 @@ struct PlainRow {
 struct NibbleRow {
   const uint8_t* row;
   const uint16_t *scale, *minimum;
-  int64_t group;
+  int shift;  // group = 1 << shift
   static constexpr float factor = 1;
-  inline void read(int64_t c, Lanes w[4]) const {
-    load_nibbles(row + c / 2, w);
-    __builtin_prefetch(row + c / 2 + 2048);
-    float scale_g = from_half(scale[c / group]), minimum_g = from_half(minimum[c / group]);
-    for (int j = 0; j < 4; j++) w[j] = w[j] * scale_g + minimum_g;
+  inline void read(int64_t c, int half, Lanes w[2]) const {
+    const uint8_t* bytes = row + c / 2;
+    load_nibbles(bytes, half, w);
+    __builtin_prefetch(bytes + 2048);
+    float scale_g = from_half(scale[c >> shift]), minimum_g = from_half(minimum[c >> shift]);
+    for (int j = 0; j < 2; j++) w[j] = w[j] * scale_g + minimum_g;
   }
   inline float at(int64_t) const { return 0; }  // never asked for: groups fill whole steps of 32
 };
 
-// y[b] += W x[b] for one row of W and B vectors: each weight is read from memory once, for all of them.
-template <int B, class Row>
-static inline void dot_row(const Row& row, int64_t columns, const float* x, int64_t stride, float* y,
-                           int64_t y_stride, float bias, bool add) {
-  constexpr int U = B == 1 ? 4 : B == 2 ? 2 : 1;  // independent sums, so that additions need not wait
-  Lanes sums[B][U] = {};
+// Y = X W^T for R rows of W and B vectors. Each weight is read from memory once, and is widened once for
+// all B vectors; each entry of a vector, once it is in a register, meets all R rows.
+template <int R, int B, class Row>
+static inline void tile(const Row rows[R], int64_t columns, const float* x, int64_t stride, float y[R][B]) {
+  constexpr int U = R * B == 1 ? 4 : 1;  // independent sums, so that an addition need not wait for the last
+  Lanes sums[R][B][U] = {};
   int64_t c = 0;
-  for (; c + 32 <= columns; c += 32) {
-    Lanes w[4];
-    row.read(c, w);
-    for (int j = 0; j < 4; j++)
-      for (int b = 0; b < B; b++) sums[b][j % U] += w[j] * load(x + b * stride + c + 8 * j);
-  }
-  for (int b = 0; b < B; b++) {
-    float sum = 0;
-    for (int u = 0; u < U; u++) sum += total(sums[b][u]);
-    for (int64_t rest = c; rest < columns; rest++) sum += row.at(rest) * x[b * stride + rest];
-    sum = sum * row.factor + bias;
-    y[b * y_stride] = add ? y[b * y_stride] + sum : sum;
-  }
-}
-
-template <class Row>
-static inline void dot_rows(const Row& row, int64_t columns, int64_t B, const float* x, int64_t stride, float* y,
-                            int64_t y_stride, float bias, bool add) {
-  for (; B >= 8; B -= 8, x += 8 * stride, y += 8 * y_stride)
-    dot_row<8>(row, columns, x, stride, y, y_stride, bias, add);
-  for (; B >= 4; B -= 4, x += 4 * stride, y += 4 * y_stride)
-    dot_row<4>(row, columns, x, stride, y, y_stride, bias, add);
-  for (; B >= 2; B -= 2, x += 2 * stride, y += 2 * y_stride)
-    dot_row<2>(row, columns, x, stride, y, y_stride, bias, add);
-  if (B) dot_row<1>(row, columns, x, stride, y, y_stride, bias, add);
-}
-
-// y = W x + bias, or y += W x + bias. The threads share the rows, and do not wait at the end.
-static void product(const Matrix& m, int64_t B, const float* x, int64_t stride, float* y, int64_t y_stride,
-                    bool add) {
-  const int64_t N = m.rows, C = m.columns, groups = m.format == INT4 ? (C + m.group - 1) / m.group : 0;
-#pragma omp for schedule(static) nowait
-  for (int64_t n = 0; n < N; n++) {
-    float bias = m.bias ? m.bias[n] : 0;
-    if (m.format == FLOAT32) {
-      PlainRow<float> row{(const float*)m.weights + n * C, 1};
-      dot_rows(row, C, B, x, stride, y + n, y_stride, bias, add);
-    } else if (m.format == INT8) {
-      PlainRow<int8_t> row{(const int8_t*)m.weights + n * C, ((const float*)m.scale)[n]};
-      dot_rows(row, C, B, x, stride, y + n, y_stride, bias, add);
-    } else {
-      NibbleRow row{(const uint8_t*)m.weights + n * groups * m.group / 2, (const uint16_t*)m.scale + n * groups,
-                    (const uint16_t*)m.minimum + n * groups, m.group};
-      dot_rows(row, (C + 31) / 32 * 32, B, x, stride, y + n, y_stride, bias, add);
+  for (; c + 32 <= columns; c += 32)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      Lanes w[R][2];
+      for (int r = 0; r < R; r++) rows[r].read(c, half, w[r]);
+      for (int j = 0; j < 2; j++)
+        for (int b = 0; b < B; b++) {
+          Lanes entries = load(x + b * stride + c + 16 * half + 8 * j);
+          for (int r = 0; r < R; r++) sums[r][b][(2 * half + j) % U] += w[r][j] * entries;
+        }
     }
+  for (int r = 0; r < R; r++)
+    for (int b = 0; b < B; b++) {
+      float sum = 0;
+      for (int u = 0; u < U; u++) sum += total(sums[r][b][u]);
+      for (int64_t rest = c; rest < columns; rest++) sum += rows[r].at(rest) * x[b * stride + rest];
+      y[r][b] = sum * rows[r].factor;
+    }
+}
+
+// Where the results of a product go: y[b, n] = sum + bias[n], or y[b, n] += sum + bias[n].
+struct Output {
+  float* y;
+  int64_t stride;
+  const float* bias;  // null for none
+  bool add;
+  template <int R, int B>
+  inline void put(int64_t n, int64_t b0, const float sums[R][B]) const {
+    for (int r = 0; r < R; r++)
+      for (int b = 0; b < B; b++) {
+        float* place = y + (b0 + b) * stride + n + r;
+        *place = (add ? *place : 0) + sums[r][b] + (bias ? bias[n + r] : 0);
+      }
+  }
+};
+
+template <int R, class Row>
+static inline void multiply_rows(const Row rows[R], int64_t n, int64_t columns, int64_t B, const float* x,
+                                 int64_t stride, const Output& out) {
+  int64_t b = 0;
+  for (; b + 4 <= B; b += 4) {
+    float sums[R][4];
+    tile<R, 4>(rows, columns, x + b * stride, stride, sums);
+    out.put<R, 4>(n, b, sums);
+  }
+  for (; b < B; b++) {
+    float sums[R][1];
+    tile<R, 1>(rows, columns, x + b * stride, stride, sums);
+    out.put<R, 1>(n, b, sums);
+  }
+}
+
+template <class Row, class RowAt>
+static void multiply_all(const Team& team, RowAt row_at, int64_t N, int64_t columns, int64_t B, const float* x,
+                         int64_t stride, const Output& out) {
+  const int64_t step = B < 4 ? 1 : 2;  // few vectors: row after row, in the order of the memory
+  team.share(N, step, [&](int64_t n) {
+    const Row rows[2] = {row_at(n), row_at(n + 1 < N ? n + 1 : n)};
+    if (step == 2 && n + 1 < N)
+      multiply_rows<2>(rows, n, columns, B, x, stride, out);
+    else
+      multiply_rows<1>(rows, n, columns, B, x, stride, out);
+  });
+}
+
+// The rows of this thread; it does not wait for the others.
+static void product(const Team& team, const Matrix& m, int64_t B, const float* x, int64_t stride, float* y, int64_t y_stride,
+                    bool add) {
+  const int64_t N = m.rows, C = m.columns;
+  const Output out{y, y_stride, m.bias, add};
+  if (m.format == FLOAT32) {
+    auto row_at = [&](int64_t n) { return PlainRow<float>{(const float*)m.weights + n * C, 1}; };
+    multiply_all<PlainRow<float>>(team, row_at, N, C, B, x, stride, out);
+  } else if (m.format == INT8) {
+    auto row_at = [&](int64_t n) {
+      return PlainRow<int8_t>{(const int8_t*)m.weights + n * C, ((const float*)m.scale)[n]};
+    };
+    multiply_all<PlainRow<int8_t>>(team, row_at, N, C, B, x, stride, out);
+  } else {
+    const int64_t groups = (C + m.group - 1) / m.group;
+    const int shift = __builtin_ctzll(m.group);
+    auto row_at = [&](int64_t n) {
+      return NibbleRow{(const uint8_t*)m.weights + n * groups * m.group / 2, (const uint16_t*)m.scale + n * groups,
+                       (const uint16_t*)m.minimum + n * groups, shift};
+    };
+    multiply_all<NibbleRow>(team, row_at, N, (C + 31) / 32 * 32, B, x, stride, out);
   }
 }
