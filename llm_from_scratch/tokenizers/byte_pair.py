@@ -127,8 +127,7 @@ class BytePairTokenizer:
             if i % 2:
                 ids.append(self.special_ids[part])
             else:
-                pieces = self._piece.findall(part)
-                ids += chain.from_iterable(map(self._ids_of_piece.__getitem__, pieces))
+                ids += chain.from_iterable(map(self._ids_of_piece.__getitem__, self._pieces_of(part)))
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -186,6 +185,10 @@ class BytePairTokenizer:
 
     def __repr__(self) -> str:
         return f"BytePairTokenizer({self.vocab_size} tokens, special: {list(self.special_tokens)})"
+
+    def _pieces_of(self, text: str) -> list[str]:
+        """Cut ordinary text into the pieces that merges stay inside of."""
+        return self._piece.findall(text)
 
     def _byte_ids(self, piece: str) -> list[int]:
         """Return the tokens that a piece is before any merge: its bytes."""

@@ -7,7 +7,9 @@ The merges work as before. Only the numbers are looked up.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from llm_from_scratch.tokenizers.byte_pair import BytePairTokenizer, _PieceCache
 from llm_from_scratch.tokenizers.gpt2 import spelt, unspelt
@@ -16,6 +18,8 @@ from llm_from_scratch.tokenizers.pieces import pattern_named
 from llm_from_scratch.tokenizers.special_tokens import check_special_tokens
 from llm_from_scratch.tokenizers.storage import Fields, write_fields
 
+RULES = ("nfc", "whole_pieces")
+
 
 class PublishedBytePairTokenizer(BytePairTokenizer):
     """Encode text with given tokens, given merges and given special tokens.
@@ -23,6 +27,11 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
     Arguments: ``tokens[i]`` holds the bytes of token i. ``merges`` are pairs of ids in the order in which
     they apply; what a pair joins to must be a token. ``special_tokens`` are ids of tokens that stand for
     themselves and come from no merge. ``pieces`` names the pattern that cuts the text (`pieces.PATTERNS`).
+
+    Two rules of some families: with ``nfc``, text is first brought into Unicode's composed form, so "e" and a
+    combining accent become "é" (Qwen2); ``decode`` then gives the composed text back. With
+    ``whole_pieces``, a piece that is a token as a whole is that token, whatever the merges make of it
+    (Llama 3). Composition follows the Unicode version of this Python.
 
     A byte that is no token here cannot be written: ``encode`` drops it, as the published tokenizers do,
     and ``missing_bytes`` tells which they are.
@@ -46,8 +55,11 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
         special_tokens: Iterable[int] = (),
         *,
         pieces: str = "gpt2",
+        nfc: bool = False,
+        whole_pieces: bool = False,
     ):
         self._piece, self.pieces = pattern_named(pieces), pieces
+        self.nfc, self.whole_pieces = nfc, whole_pieces
         self._bytes = list(tokens)
         self.merges = tuple(merges)
         self.special_ids = _special_ids(self._bytes, special_tokens)
@@ -74,6 +86,7 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
             if (left, right) in self._merge_of:
                 raise ValueError(f"merge {rank} joins {left} and {right}, which an earlier merge joined")
             self._merge_of[left, right] = (rank, joined)
+        self._id_of_piece = id_of if whole_pieces else {}
         self._id_of_byte = {byte: id_of[bytes([byte])] for byte in range(256) if bytes([byte]) in id_of}
         self._ids_of_piece = _PieceCache(self)
 
@@ -83,13 +96,13 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
         vocabulary: Sequence[str] | Mapping[str, int],
         merges: Iterable[tuple[str, str]],
         special_tokens: Iterable[int] = (),
-        *,
-        pieces: str = "gpt2",
+        **rules: Any,
     ) -> PublishedBytePairTokenizer:
         """Build the tokenizer from tokens and merges in GPT-2's printable spelling ("Ġthe").
 
         ``vocabulary`` lists the tokens by id, or gives each token's id; its ids must be 0, 1, 2 and so on
-        without a gap. Special tokens are spelt as they are.
+        without a gap. Special tokens are spelt as they are. ``rules`` are ``pieces``, ``nfc`` and
+        ``whole_pieces``.
         """
         if isinstance(vocabulary, Mapping):
             spellings = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -110,7 +123,7 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
                 missing = left if left not in id_of else right
                 raise ValueError(f"merge {rank} names {missing!r:.60}, which is no token")
             pairs.append((id_of[left], id_of[right]))
-        return cls(tokens, pairs, special, pieces=pieces)
+        return cls(tokens, pairs, special, **rules)
 
     @classmethod
     def train(cls, *_: object, **__: object) -> BytePairTokenizer:
@@ -133,6 +146,8 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
             "special_tokens": sorted(special),
             "merges": [list(pair) for pair in self.merges],
         }
+        if rules := [name for name in RULES if getattr(self, name)]:
+            fields["rules"] = rules
         write_fields(path, self.kind, fields)
 
     @classmethod
@@ -146,6 +161,9 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
         for rank, pair in enumerate(fields.array("merges")):
             if not (isinstance(pair, list) and len(pair) == 2 and all(type(i) is int for i in pair)):
                 raise fields.wrong("merges", f"holds {pair!r:.60} at position {rank}, expected two ids")
+        rules = dict.fromkeys(fields.texts("rules") if fields.has("rules") else (), True)
+        if unknown := [name for name in rules if name not in RULES]:
+            raise fields.wrong("rules", f"names {unknown[0]!r:.60}; known are {', '.join(RULES)}")
         special = fields.array("special_tokens")
         is_special = set(special)
         try:
@@ -154,12 +172,19 @@ class PublishedBytePairTokenizer(BytePairTokenizer):
                 for i, token in enumerate(fields.texts("tokens"))
             ]
             merges = [(left, right) for left, right in fields.array("merges")]
-            return cls(tokens, merges, special, pieces=fields.text("pieces"))
+            return cls(tokens, merges, special, pieces=fields.text("pieces"), **rules)
         except ValueError as error:
             raise ValueError(f"{fields.path} is damaged: {error}") from None
 
     def __repr__(self) -> str:
         return f"PublishedBytePairTokenizer({self.vocab_size} tokens, special: {list(self.special_tokens)})"
+
+    def _pieces_of(self, text: str) -> list[str]:
+        return super()._pieces_of(unicodedata.normalize("NFC", text) if self.nfc else text)
+
+    def _merge_piece(self, piece: str) -> list[int]:
+        whole = self._id_of_piece.get(piece.encode("utf-8")) if self.whole_pieces else None
+        return super()._merge_piece(piece) if whole is None else [whole]
 
     def _byte_ids(self, piece: str) -> list[int]:
         id_of = self._id_of_byte

@@ -63,6 +63,10 @@ class Fields:
         """Return the error that says that the field ``name`` ``what``."""
         return ValueError(f"{self.path}: the field {name!r} {what}")
 
+    def has(self, name: str) -> bool:
+        """Whether there is a field of that name."""
+        return name in self._fields
+
     def text(self, name: str) -> str:
         """Return a field that must be text."""
         return self._take(name, str, "text")

@@ -86,6 +86,63 @@ def test_written_byte_pairs_have_the_ids_of_the_library(tmp_path, pieces):
         assert theirs.decode(ids, skip_special_tokens=False) == ours.decode(ids) == text
 
 
+def composing_texts(count=600, seed=2):
+    """Random letters, marks and Hangul parts: what composes, what must not, marks in any order."""
+    rng = random.Random(seed)
+    blocks = [
+        (0x41, 0x7B), (0xC0, 0x250), (0x300, 0x36F), (0x1E00, 0x1F00), (0x1100, 0x11C3), (0xAC00, 0xAC40),
+        (0x930, 0x93D), (0x958, 0x960), (0x2126, 0x212C), (0xF900, 0xF910), (0x3C, 0x3F), (0x20, 0x22),
+    ]  # fmt: skip
+    for _ in range(count):
+        chosen = (rng.randrange(*rng.choice(blocks)) for _ in range(rng.randrange(1, 30)))
+        text = "".join(map(chr, chosen))
+        yield text if rng.random() < 0.8 else f"{text}<|endoftext|>\u0338{text}"
+
+
+@pytest.mark.parametrize(
+    "rules", [{"nfc": True}, {"whole_pieces": True}, {"nfc": True, "whole_pieces": True}]
+)
+@pytest.mark.parametrize("pieces", ["llama3", "qwen2"])
+def test_composed_text_and_whole_pieces(tmp_path, pieces, rules):
+    """Qwen's NFC and Llama 3's ignore_merges: the ids of the library on random Unicode."""
+    plain = published(pieces)
+    spelt_out = {spelt(plain.decode_bytes([i])) for i in range(plain.vocab_size)}
+    extra = [" linéaire", "xyz", "Ġ", "é", " read"]  # tokens that no merge makes
+    tokens = [plain.decode_bytes([i]) for i in range(plain.vocab_size)]
+    tokens += [word.encode() for word in extra if spelt(word.encode()) not in spelt_out]
+    ours = PublishedBytePairTokenizer(
+        tokens, plain.merges, plain.special_ids.values(), pieces=pieces, **rules
+    )
+    write(tmp_path, ours)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    again = read_tokenizer(tmp_path, "llama")
+    assert (again.nfc, again.whole_pieces) == (ours.nfc, ours.whole_pieces)
+    ours.save(tmp_path / "ours.json")
+    saved = PublishedBytePairTokenizer.load(tmp_path / "ours.json")
+    rng = random.Random(5)
+    whole = [
+        "".join(rng.choices([*extra, " ", "a", "\n", "line\u0301aire", " xyz"], k=9)) for _ in range(100)
+    ]
+    texts = [*random_texts(100), *composing_texts(300), *whole]
+    differs = 0
+    for text in texts:
+        ids = theirs.encode(text).ids
+        for each in (ours, again, saved):
+            assert each.encode(text, allowed_special="all") == ids, text
+        differs += plain.encode(text, allowed_special="all") != ids
+    assert differs > 5  # the rules matter to these texts
+
+
+def test_added_tokens_that_are_looked_for_after_composing(tmp_path):
+    write(tmp_path, published("qwen2"))
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "NFC"}
+    content["added_tokens"][0]["normalized"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"looks for '<.endoftext.>' in the composed text"):
+        read_tokenizer(tmp_path, "qwen2")
+
+
 def test_the_tokenizer_that_we_train_can_be_written(tmp_path):
     from transformers import AutoTokenizer
 
@@ -224,9 +281,10 @@ def base(tmp_path):
             "Unigram",
             "'Unigram'; BPE over bytes and WordPiece are read here.*tokenizer=False",
         ),
-        (("normalizer",), {"type": "NFC"}, r"'normalizer' is .*NFC.*text is taken as it is"),
+        (("normalizer",), {"type": "NFKC"}, r"'normalizer' is .*NFKC.*composed \(NFC\) or taken as it is"),
+        (("normalizer",), "NFC", "'normalizer' is 'NFC', expected an object"),
         (("model", "byte_fallback"), True, "'byte_fallback' is True; only False"),
-        (("model", "ignore_merges"), True, "'ignore_merges' is True"),
+        (("model", "ignore_merges"), 1, "'ignore_merges' is 1, expected true or false"),
         (("model", "end_of_word_suffix"), "</w>", "'end_of_word_suffix' is '</w>'"),
         (("pre_tokenizer",), {"type": "Whitespace"}, "'pre_tokenizer' cuts text in a way that is not known"),
         (("pre_tokenizer",), {**GPT2, "add_prefix_space": True}, "'pre_tokenizer' cuts"),

@@ -144,15 +144,22 @@ def _added_tokens(fields: Fields) -> dict[str, int]:
 
 
 def _byte_pair(fields: Fields, model: Fields, added: dict[str, int]) -> PublishedBytePairTokenizer:
-    if fields.values.get("normalizer") is not None:
+    normalizer = fields.take("normalizer", dict, "an object", {"type": None})
+    nfc = normalizer == {"type": "NFC"}
+    if not nfc and normalizer.get("type") is not None:
         raise fields.wrong(
-            "normalizer", f"is {fields.values['normalizer']!r:.60}; text is taken as it is here. {WAY_OUT}"
+            "normalizer", f"is {normalizer!r:.60}; text is composed (NFC) or taken as it is here. {WAY_OUT}"
+        )
+    late = [t["content"] for t in fields.values.get("added_tokens") or () if t.get("normalized") and nfc]
+    if late:
+        raise fields.wrong(
+            "added_tokens",
+            f"looks for {late[0]!r:.40} in the composed text, which is not done here. {WAY_OUT}",
         )
     for name in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
         model.only(name, "")
     model.only("dropout", 0.0, 0)
-    for name in ("byte_fallback", "ignore_merges"):
-        model.only(name, False)
+    model.only("byte_fallback", False)
     vocabulary = _vocabulary(model, added)
     merges = []
     for rank, merge in enumerate(model.take("merges", list, "a list")):
@@ -161,7 +168,12 @@ def _byte_pair(fields: Fields, model: Fields, added: dict[str, int]) -> Publishe
             raise model.wrong("merges", f"holds {merge!r:.60} at position {rank}, no pair of tokens")
         merges.append((pair[0], pair[1]))
     return PublishedBytePairTokenizer.from_spellings(
-        vocabulary, merges, sorted(added.values()), pieces=_pieces(fields)
+        vocabulary,
+        merges,
+        sorted(added.values()),
+        pieces=_pieces(fields),
+        nfc=nfc,
+        whole_pieces=model.flag("ignore_merges", False),
     )
 
 

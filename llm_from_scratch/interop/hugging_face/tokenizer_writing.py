@@ -76,10 +76,12 @@ def _byte_pair(tokenizer: BytePairTokenizer) -> dict[str, Any]:
         cutting = _sequence(split, {**_BYTE_LEVEL, "use_regex": False})
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+        "ignore_merges": getattr(tokenizer, "whole_pieces", False),
         "vocab": vocabulary, "merges": [[tokens[left], tokens[right]] for left, right in tokenizer.merges],
     }  # fmt: skip
-    return _file(special, normalizer=None, pre_tokenizer=cutting, decoder=by_regex, model=model)
+    composed = {"type": "NFC"} if getattr(tokenizer, "nfc", False) else None
+    return _file(special, normalizer=composed, pre_tokenizer=cutting, decoder=by_regex, model=model)
 
 
 def _wordpiece(tokenizer: WordPieceTokenizer) -> dict[str, Any]:
