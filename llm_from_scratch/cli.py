@@ -41,6 +41,12 @@ def train(
     strategy: Annotated[
         str, typer.Option(help="How processes share the work: single, ddp, fsdp or tensor (see below).")
     ] = "single",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third slower.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the blocks, where this system can.")
+    ] = False,
 ) -> None:
     """Train a recipe.
 
@@ -55,6 +61,7 @@ def train(
         from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
         from llm_from_scratch.recipes.record import command_line
         from llm_from_scratch.recipes.run import train as run_recipe
+        from llm_from_scratch.training.block_options import compile_blocks, recompute_activations
         from llm_from_scratch.training.distributed import open_strategy
         from llm_from_scratch.training.precision import choose_device
 
@@ -62,8 +69,22 @@ def train(
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
         sharing = open_strategy(strategy, choose_device(recipe.training.device))
+
+        def prepare_model(model: object) -> None:
+            if compiled:
+                compile_blocks(model)
+            if recompute:
+                recompute_activations(model)
+
         try:
-            record = run_recipe(recipe, out=out, resume=resume, say=typer.echo, strategy=sharing)
+            record = run_recipe(
+                recipe,
+                out=out,
+                resume=resume,
+                say=typer.echo,
+                strategy=sharing,
+                prepare_model=prepare_model,
+            )
             sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
             record = None

@@ -34,12 +34,14 @@ def train(
     resume: bool = False,
     say: Callable[[str], None] | None = None,
     strategy: Strategy | None = None,
+    prepare_model: Callable[[Decoder], object] = lambda model: None,
 ) -> dict[str, object] | None:
     """Train ``recipe`` in the folder ``out`` and return its record, or None if Ctrl-C ended it early.
 
     ``say`` takes lines that tell how far the run is (None: nothing is shown). ``strategy`` shares the
-    work among processes, each of which calls this with the same arguments. It is not part of the run's
-    configuration: the steps are the same, so a run may be resumed with another.
+    work among processes, each of which calls this with the same arguments. ``prepare_model`` changes how
+    the new model computes (`training.block_options`). Neither is part of the run's configuration: the
+    steps are the same, so a run may be resumed with another.
     Raises: ValueError if the folder is in use, or holds another run; OSError if the disk is full.
     """
     strategy = Strategy() if strategy is None else strategy
@@ -57,7 +59,14 @@ def train(
         clock = Stopwatch(folder / "seconds.json", kept=strategy.main)
         resumed = has_checkpoint(folder)
         trainer = prepare(
-            recipe, folder, config, clock, say_or_not, show_progress=say is not None, strategy=strategy
+            recipe,
+            folder,
+            config,
+            clock,
+            say_or_not,
+            show_progress=say is not None,
+            strategy=strategy,
+            prepare_model=prepare_model,
         )
         with clock("training"):
             finished = trainer.fit()
@@ -126,6 +135,7 @@ def prepare(
     *,
     show_progress: bool,
     strategy: Strategy,
+    prepare_model: Callable[[Decoder], object],
 ) -> Trainer:
     """Do everything that comes before the first step, or before the next one of a resumed run."""
     with strategy.main_first():  # the others find the corpus and the tokenizer on the disk
@@ -144,6 +154,7 @@ def prepare(
     training = recipe.training
     seed_everything(training.seed)
     model = Decoder(model_config)
+    prepare_model(model)
     sizes = {"context_length": recipe.context_length, "batch_size": training.batch_size}
     trainer = Trainer(
         model,

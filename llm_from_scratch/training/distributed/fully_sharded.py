@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from llm_from_scratch.training.block_options import blocks_of
 from llm_from_scratch.training.distributed.sharded import Sharded
 
 
@@ -44,14 +45,3 @@ class FullySharded(Sharded):
         """Add up over the processes only after the last micro-batch."""
         self.wrapped.set_requires_gradient_sync(last)
         yield
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """Return the parts that repeat: the members of every outermost ModuleList.
-
-    >>> len(blocks_of(nn.Sequential(nn.ModuleList([nn.Linear(1, 1), nn.ModuleList([nn.Linear(1, 1)])]))))
-    2
-    """
-    if isinstance(model, nn.ModuleList):
-        return list(model)
-    return [block for child in model.children() for block in blocks_of(child)]
