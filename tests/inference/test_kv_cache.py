@@ -235,3 +235,85 @@ def test_dropout_is_not_stored():
     with pytest.raises(ValueError, match=r"dropout=0.3.*model.eval\(\)"):
         cached_forward(model, ids_like(1, 3), KVCache.for_model(model))
     assert cached_forward(model.eval(), ids_like(1, 3), KVCache.for_model(model)).shape == (1, 3, 31)
+
+
+class NaiveCache:
+    """The simplest cache: each pass glues the new keys and values behind the old ones. No room, no window."""
+
+    def __init__(self, num_layers):
+        self.kept = [None] * num_layers
+
+    def read(self, model, ids_BT):
+        """`Decoder.forward` by hand, over the new tokens alone."""
+        past = 0 if self.kept[0] is None else self.kept[0][0].shape[2]
+        T = ids_BT.shape[1]
+        x_BTC, rope = model.embed(ids_BT, start=past)
+        mask = torch.ones(T, past + T, dtype=torch.bool).tril(past)
+        for layer, block in enumerate(model.blocks):
+            q, k, v = block.attention.project(block.norm_1(x_BTC), rope)
+            if past:
+                k, v = torch.cat((self.kept[layer][0], k), 2), torch.cat((self.kept[layer][1], v), 2)
+            self.kept[layer] = k, v
+            group = q.shape[1] // k.shape[1]
+            scores = q @ k.repeat_interleave(group, 1).transpose(2, 3) / q.shape[-1] ** 0.5
+            weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+            heads = weights @ v.repeat_interleave(group, 1)
+            x_BTC = x_BTC + block.attention.output(heads.transpose(1, 2).flatten(2))
+            x_BTC = x_BTC + block.feedforward(block.norm_2(x_BTC))
+        return model.norm(x_BTC) @ model.output_weight.T
+
+
+STEPS = {
+    "all heads": DecoderConfig.llama(**SIZES),
+    "grouped queries": DecoderConfig.llama(**SIZES, num_kv_heads=2),
+    "one key head": DecoderConfig.llama(**SIZES, num_kv_heads=1),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_from_naive_to_preallocated(name):
+    """Glued, preallocated, and no cache at all: the same scores; the memory falls with the key heads."""
+    model, ids_BT, naive = build(STEPS[name]), ids_like(2, 29), NaiveCache(3)
+    cache, found = KVCache.for_model(model, batch_size=2), {"naive": [], "preallocated": []}
+    with torch.no_grad():
+        for piece in ids_BT.split([7, 1, 1, 5, 1, 14], dim=1):
+            found["naive"].append(naive.read(model, piece))
+            found["preallocated"].append(cached_forward(model, piece, cache))
+        expected = model(ids_BT)
+    for scores in found.values():
+        close(torch.cat(scores, dim=1), expected)
+    glued = sum(part.numel() * part.element_size() for pair in naive.kept for part in pair)
+    assert cache.num_bytes == glued  # all 29 positions are in use
+    assert cache.num_bytes == 2 * 3 * 2 * STEPS[name].num_kv_heads * 29 * 6 * 4
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "window", "window of one", "everything"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_by_formula_equals_that_measured(name, dtype):
+    """Measured where torch hands it out: every byte that is asked for while the cache is built."""
+    config, sizes = FAMILIES[name], {"batch_size": 3, "max_length": 23, "rollback": 2}
+    with torch.profiler.profile(profile_memory=True) as profile:
+        cache = KVCache(config, dtype=dtype, **sizes)
+    measured = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+    kept = 23 if config.sliding_window is None else config.sliding_window - 1 + 2
+    S = min(23, max(2 * kept, kept + 1))
+    formula = 2 * 3 * 3 * config.num_kv_heads * S * config.d_head * dtype.itemsize
+    assert cache.num_bytes == formula == measured
+
+
+def test_a_pass_takes_no_memory_of_the_size_of_the_cache():
+    """The preallocated cache hands out views: a new token does not copy what is stored, as gluing does."""
+    config = DecoderConfig.llama(**{**SIZES, "context_length": 4096}, num_kv_heads=2)
+    cache = KVCache(config)
+    new = torch.zeros(1, 2, 1, 6)
+    cache.begin(4000)
+    for layer in range(3):
+        cache.append(layer, new.expand(1, 2, 4000, 6), new.expand(1, 2, 4000, 6))
+    cache.commit(4000)
+    cache.begin(1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        keys, _ = cache.append(0, new, new)
+    measured = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+    assert keys.shape == (1, 2, 4001, 6)
+    assert keys.data_ptr() == cache.keys_LBKSD.data_ptr()
+    assert measured < keys.numel() * 4 / 10
