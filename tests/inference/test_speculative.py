@@ -170,6 +170,7 @@ def test_a_stop_id_inside_the_guesses(place):
     found = speculative_generate(model, PROMPT, draft=Oracle(text), num_draft=4, tally=tally, **settings)
     assert found == expected
     assert tally.tokens == len(expected) + 1  # the stop id itself; nothing behind it
+    assert tally.proposed == tally.kept  # what would come behind it is not even checked
     for draft in drafts(model):
         assert speculative_generate(model, PROMPT, draft=draft, **settings) == expected
 

@@ -91,5 +91,11 @@ def write_rope(config: DecoderConfig) -> dict[str, Any]:
         table |= {"rope_type": scaling.kind, "factor": scaling.factor}
         if scaling.kind in OWN_FIELDS:
             table["original_max_position_embeddings"] = scaling.original_length
-            table |= {name: getattr(scaling, name) for name in OWN_FIELDS[scaling.kind]}
+            usual = RopeScaling(
+                kind=scaling.kind, factor=scaling.factor, original_length=scaling.original_length
+            )
+            for name in OWN_FIELDS[scaling.kind]:
+                value = getattr(scaling, name)
+                if scaling.kind == "llama3" or value != getattr(usual, name):  # Llama's have no defaults
+                    table[name] = value
     return {"rope_parameters": table, "rope_theta": config.rope_base}
