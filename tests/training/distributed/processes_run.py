@@ -60,6 +60,7 @@ def main():
     trainer = build(given.out, strategy, family=given.family, **json.loads(given.changes))
     if has_checkpoint(given.out):
         trainer.resume()
+    (given.out / f"pid-{strategy.rank}").write_text(str(os.getpid()))
     if strategy.main:
         with open(given.out / "starts.txt", "a") as file:
             file.write(f"{trainer.step}\n")

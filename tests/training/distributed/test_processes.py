@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -72,3 +75,39 @@ def test_with_dropout_a_killed_rank_changes_nothing(tmp_path):
     train(2, tmp_path / "killed", "fsdp", "--family", "grouped", "--die-at", 7, restarts=1)
     assert (tmp_path / "killed/starts.txt").read_text().split() == ["0", "4"]  # a checkpoint each 4 steps
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_cost_at_most_the_last_interval(tmp_path):
+    """torchrun restarts both processes each time; every 2 steps there is a checkpoint."""
+    changes = json.dumps({"steps": 200, "eval_every": 2, "eval_batches": 1})
+    out, rng, kills = tmp_path / "killed", random.Random(5), 4
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={kills}"]
+    start += ["--monitor-interval=0.1", "-m", f"{HERE}.processes_run", str(out), "ddp", changes]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    reached = []
+    with subprocess.Popen([sys.executable, *start], env=environment, stderr=subprocess.DEVNULL) as process:
+        for kill in range(kills):
+            while len(starts(out)) <= kill and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0.0, 0.5))
+            if process.poll() is not None:
+                break  # it was done sooner
+            reached.append(max((r["step"] for r in RunLog(out / "log.jsonl").read()), default=0))
+            try:
+                os.kill(int((out / f"pid-{rng.randrange(2)}").read_text()), signal.SIGKILL)
+            except ProcessLookupError:
+                reached.pop()
+                break
+        assert process.wait(TIMEOUT) == 0
+    resumed = starts(out)[1:]
+    assert len(reached) >= 2
+    assert all(step >= before - 2 for step, before in zip(resumed, reached, strict=False))
+    train(2, tmp_path / "whole", "ddp", changes)
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def starts(out):
+    """The steps from which the run went on, one for each start."""
+    path = out / "starts.txt"
+    return [int(line) for line in path.read_text().split()] if path.is_file() else []
