@@ -52,14 +52,15 @@ WAYS: tuple[tuple[str, str, dict], ...] = (
     ("greedy, penalty", "1.2", {"temperature": 0, "penalty": 1.2}),
     ("greedy, no 3-gram twice", "", {"temperature": 0, "ngram": 3}),
     *(("temperature", f"{t}", {"temperature": t}) for t in (0.4, 0.7, 1.0, 1.3)),
-    *(("top-k", f"{k}", {"top_k": k}) for k in (10, 50)),
-    *(("top-p", f"{p}", {"top_p": p}) for p in (0.6, 0.9)),
-    *(("min-p", f"{p}", {"min_p": p}) for p in (0.1, 0.03)),
-    ("typical", "0.9", {"typical_p": 0.9}),
+    ("top-p", "0.9", {"top_p": 0.9}),
+    ("min-p", "0.1", {"min_p": 0.1}),
+    ("top-k", "50", {"top_k": 50}),
+    ("top-p", "0.6", {"top_p": 0.6}),
+    ("min-p", "0.03", {"min_p": 0.03}),
+    ("top-k", "10", {"top_k": 10}),
     ("temperature 1.5", "top-p 0.9", {"temperature": 1.5, "top_p": 0.9}),
     ("temperature 1.5", "min-p 0.1", {"temperature": 1.5, "min_p": 0.1}),
-    *(("beam", f"{k}", {"num_beams": k}) for k in (2, 8)),
-    ("contrastive", "0.6", {"alpha": 0.6}),
+    ("beam", "8", {"num_beams": 8}),
 )
 
 
