@@ -43,7 +43,7 @@ def quantise_int4(
     upper ones. Columns are padded to whole groups. A group costs 4 bytes beside its numbers: 5 bits a
     weight in groups of 32, 4.5 in groups of 64.
 
-    Raises: ValueError if group_size is no power of 2 of at least 32, and for weights that float16 cannot hold.
+    Raises: ValueError if group_size is no power of 2 from 32 on, and for weights that float16 cannot hold.
     Source: the format is that of Q4_1 in GGUF files, but for the order of the rows' parts.
 
     >>> packed, scale, minimum = quantise_int4(torch.arange(32.0)[None])
@@ -74,8 +74,8 @@ def dequantise_int4(packed, scale_NG, minimum_NG, *, columns: int) -> Float[Tens
     [[0.0, 15.0, 7.0]]
     """
     halves = packed.view(len(packed), -1, 1, STEP // 2)
-    q_NGS = torch.cat((halves & 15, halves >> 4), dim=2).view(*scale_NG.shape, -1)
-    return (q_NGS * scale_NG.float()[..., None] + minimum_NG.float()[..., None]).flatten(1)[:, :columns]
+    q_NGS = torch.cat((halves & 15, halves >> 4), dim=2).view(*scale_NG.shape, -1).float()
+    return q_NGS.mul_(scale_NG.float()[..., None]).add_(minimum_NG.float()[..., None]).flatten(1)[:, :columns]
 
 
 class WeightOnly(nn.Module):
@@ -106,7 +106,7 @@ class WeightOnly(nn.Module):
     def rows(self, which=slice(None)) -> Float[Tensor, "N C"]:
         """The matrix, or some of its rows, as float32."""
         if self.bits == 8:
-            return self.packed[which] * self.scale[which][..., None]
+            return self.packed[which].float().mul_(self.scale[which][..., None])  # in place: half the memory
         parts = self.packed[which], self.scale[which], self.minimum[which]
         return dequantise_int4(*parts, columns=self.shape[1])
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from llm_from_scratch.data.corpora import load
@@ -34,7 +33,8 @@ from llm_from_scratch.training.precision import choose_device
 
 NAME = "quantisation"
 CORPUS = "sotu"
-SMOLLM2_TOKENS = 8192  # of the validation split's speeches, from the first on
+SMOLLM2_TOKENS = 4096  # of the validation split's speeches, from the first on
+LAPTOP_TOKENS = 65_536  # likewise
 SMOLLM2_CONTEXT = 512  # tokens of each window; windows do not overlap
 
 
@@ -129,11 +129,11 @@ def _smollm2(tokens: int) -> tuple[Decoder, Callable[[Decoder], Tensor]]:
 
 
 def _laptop() -> tuple[Decoder, Callable[[Decoder], Tensor]]:
-    """The model, and how it scores the whole validation split."""
+    """The model, and how it scores the first tokens of the validation split."""
     model, tokenizer, _ = load_result("laptop")
     split = scored_split(tokenizer, CORPUS)
     windows = {"start_id": split.start_id, "stride": model.config.context_length, "batch_size": 32}
-    return model, lambda model: token_log_probabilities(model, split.tokens, **windows)
+    return model, lambda model: token_log_probabilities(model, split.tokens[:LAPTOP_TOKENS], **windows)
 
 
 def _figures(losses_N: Tensor, reference_N: Tensor) -> dict[str, float | int]:
