@@ -23,7 +23,6 @@ from torch import Tensor
 
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.decoding.bad_words import forbid_sequences
-from llm_from_scratch.decoding.contrastive import contrastive_search, output_vectors
 from llm_from_scratch.decoding.logits import keep_typical
 from llm_from_scratch.decoding.pipeline import run_pipeline, scores_only
 from llm_from_scratch.decoding.repetition import forbid_repeated_ngrams, penalise_repetition
@@ -131,7 +130,7 @@ class _Bench:
         given = (self.prompts_PT, end_tokens(self.tokenizer), self.measurement)
         if options is None:
             ids_PRT, nats_PR = self.human_PT[:, None], None
-        elif "num_beams" in options or "alpha" in options:
+        elif "num_beams" in options:
             ids_PRT, nats_PR = search(self.model, *given, **options), None
         else:
             ids_PRT, nats_PR = draw(self.cached, *given, **options)
@@ -197,35 +196,20 @@ def draw(
 
 
 def search(
-    model,
-    prompts_PT: Int[Tensor, "P T"],
-    ends: Sequence[int],
-    measurement: Measurement,
-    *,
-    num_beams: int | None = None,
-    alpha: float | None = None,
+    model, prompts_PT: Int[Tensor, "P T"], ends: Sequence[int], measurement: Measurement, *, num_beams: int
 ) -> Int[Tensor, "P 1 T"]:
-    """The one text that beam search, or contrastive search, finds for each prompt."""
-    found, length = [], {"max_new_tokens": measurement.new_tokens}
+    """The one text that beam search finds for each prompt."""
+    never, found = [partial(forbid_sequences, sequences=[[i] for i in ends])], []
     for prompt_T in prompts_PT:
-        if num_beams is not None:
-            never = [partial(forbid_sequences, sequences=[[i] for i in ends])]
-            best = beam_search(CachedBeams(model), prompt_T, num_beams=num_beams, pipeline=never, **length)
-            found.append([list(best.hypotheses[0].ids)])
-        else:
-            going_on = _never_ending(CachedModel(model, room=measurement.new_tokens), ends)
-            vectors = output_vectors(model)
-            found.append([contrastive_search(going_on, prompt_T, alpha=alpha, vectors=vectors, **length)])
+        result = beam_search(
+            CachedBeams(model),
+            prompt_T,
+            max_new_tokens=measurement.new_tokens,
+            num_beams=num_beams,
+            pipeline=never,
+        )
+        found.append([list(result.hypotheses[0].ids)])
     return torch.tensor(found)
-
-
-def _never_ending(model: Callable[[Tensor], Tensor], ends: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """The model without the tokens that end a text, for a search that takes no pipeline."""
-
-    def logits_B1V(ids_BT: Tensor) -> Tensor:
-        return model(ids_BT).index_fill(-1, torch.tensor(ends), -torch.inf)
-
-    return logits_B1V
 
 
 class Judge:
