@@ -165,7 +165,5 @@ def _check_matrix(weight_NC: Tensor) -> None:
 
 
 def _check_group(group_size: int) -> None:
-    if type(group_size) is not int or group_size < STEP or group_size % STEP:
-        raise ValueError(
-            f"group_size must be a multiple of {STEP} columns, got {group_size!r}; take 32 or 64"
-        )
+    if type(group_size) is not int or group_size < STEP or group_size & (group_size - 1):
+        raise ValueError(f"group_size must be 32, 64, 128 .. columns, a power of 2, got {group_size!r}")

@@ -161,6 +161,7 @@ def test_wrong_input():
     for settings, message in (
         ({"bits": 5}, "bits must be 8 or 4, got 5"),
         ({"bits": 4, "group_size": 20}, "group_size must be 32, 64.*got 20"),
+        ({"bits": 4, "group_size": 96}, "a power of 2, got 96"),
         ({"embedding_bits": 2}, "bits must be 8 or 4, got 2"),
     ):
         with pytest.raises(ValueError, match=message):
