@@ -204,7 +204,7 @@ def serve(
     max_concurrent: Annotated[int, typer.Option(help="Answers written at once.")] = 8,
     max_queue: Annotated[int, typer.Option(help="Answers that may wait; more get status 429.")] = 32,
     max_tokens: Annotated[int, typer.Option(help="Tokens of one answer.")] = 2048,
-    max_body_bytes: Annotated[int, typer.Option(help="Bytes of a request; more get status 413.")] = 2**20,
+    max_body_bytes: Annotated[int, typer.Option(help="Bytes of a request; more get status 413.")] = 2**18,
     timeout: Annotated[float, typer.Option(help="Seconds for one request.")] = 300.0,
     grace: Annotated[float, typer.Option(help="Seconds for answers to end when stopped.")] = 20.0,
     weights: Weights = "fp32",
@@ -278,10 +278,11 @@ def chat(
             "top_p": top_p,
             "seed": seed,
         }
+        length = min(context_length, loaded.model.config.context_length)
         terminal = Terminal(
             served,
-            FastDecoder(loaded.model, compile="auto"),
-            min(context_length, loaded.model.config.context_length),
+            FastDecoder(loaded.model, compile="auto", room=length),
+            length,
             talk=Conversation(system=system),
             settings={name: value for name, value in settings.items() if value is not None},
         )

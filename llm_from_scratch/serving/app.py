@@ -19,7 +19,7 @@ from llm_from_scratch.serving.choices import Feed
 from llm_from_scratch.serving.errors import ApiError, as_api_error
 from llm_from_scratch.serving.fields import CHAT, COMPLETION, Rule, read_fields, wrong
 from llm_from_scratch.serving.limits import Limits
-from llm_from_scratch.serving.planning import plan
+from llm_from_scratch.serving.planning import longest_text, plan, too_long
 from llm_from_scratch.serving.responding import (
     ClientGone,
     read_body,
@@ -27,7 +27,7 @@ from llm_from_scratch.serving.responding import (
     send_json,
     unless_gone,
 )
-from llm_from_scratch.serving.served_model import ServedModel
+from llm_from_scratch.serving.served_model import ServedModel, plain_message
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -126,9 +126,6 @@ async def respond(served, worker, limits, fields, is_chat, deadline, receive, se
 async def _answer(served, worker, limits, fields, is_chat, deadline, send) -> None:
     prepared = partial(_prepare, served, limits, fields, is_chat)
     prompts, requests, echoes = await asyncio.to_thread(prepared)  # long texts take a while
-    most = limits.max_concurrent + limits.max_queue
-    if len(requests) > most:
-        raise ApiError(400, f"{len(requests)} answers at once are more than this server takes ({most})")
     feed = Feed(served, requests, fields.get("stop", ()), deadline)
     answers = Answers(
         served,
@@ -168,11 +165,19 @@ def _prepare(served: ServedModel, limits: Limits, fields: dict[str, Any], is_cha
     name = "messages" if is_chat else "prompt"
     if is_chat and name not in fields:
         raise wrong(name, "is missing")
+    asked = [fields[name]] if is_chat else fields.get(name, [""])
+    answers, most = len(asked) * fields.get("n", 1), limits.max_concurrent + limits.max_queue
+    if answers > most:
+        raise ApiError(400, f"{answers} answers at once are more than this server takes ({most})")
     try:
-        if is_chat:
-            prompts = [served.encode_messages(fields[name])]
-        else:
-            prompts = [served.encode_prompt(prompt) for prompt in fields.get(name, [""])]
+        context = longest_text(served, limits)
+        for prompt in asked:
+            texts = [plain_message(message)["content"] for message in prompt] if is_chat else [prompt]
+            fewest = sum(served.fewest_tokens(text) for text in texts if isinstance(text, str))
+            if fewest >= context:  # said before hundreds of kilobytes are encoded
+                raise too_long(fields, context, fewest, 1)
+        encode = served.encode_messages if is_chat else served.encode_prompt
+        prompts = [encode(prompt) for prompt in asked]
     except ValueError as error:
         raise ApiError(400, str(error), param=name) from None
     default = None if is_chat else COMPLETION_TOKENS
@@ -182,8 +187,7 @@ def _prepare(served: ServedModel, limits: Limits, fields: dict[str, Any], is_cha
         if "logprobs" in fields:
             raise wrong("echo", "cannot be had with logprobs here; leave one of them out")
         texts = [
-            prompt if isinstance(prompt, str) else served.loaded.tokenizer.decode(prompt)
-            for prompt in fields.get(name, [""])
+            prompt if isinstance(prompt, str) else served.loaded.tokenizer.decode(prompt) for prompt in asked
         ]
         echoes = [text for text, group in zip(texts, planned, strict=True) for _ in group]
     return prompts, [request for group in planned for request in group], echoes

@@ -20,7 +20,7 @@ class Limits:
     max_queue: int = 32  # answers that may wait for their turn
     context_length: int | None = None  # tokens of prompt and answer together; None: what the model reads
     max_tokens: int = 4096  # tokens of one answer
-    max_body_bytes: int = 1 << 20  # bytes of a request's body
+    max_body_bytes: int = 1 << 18  # bytes of a request's body
     timeout: float = 300.0  # seconds from a request's arrival to the end of its answer
     read_timeout: float = 10.0  # seconds for a client to send its headers, and again for its body
     stall_timeout: float = 30.0  # seconds that a client may leave its answer unread

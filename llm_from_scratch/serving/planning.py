@@ -27,21 +27,14 @@ def plan(
     ``default_tokens`` is how long an answer may be if no field says so; None: as long as there is room.
     Raises: ApiError 400 for lengths that do not fit and settings that cannot be.
     """
-    context = limits.context_length or served.loaded.model.config.context_length
+    context = longest_text(served, limits)
     room = context - len(ids)
     name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
     wanted = fields.get(name)
     if wanted is not None and wanted > limits.max_tokens:
         raise wrong(name, f"is {wanted}; this server writes at most {limits.max_tokens} tokens an answer")
     if room < max(wanted or 0, 0 if wanted == 0 else 1):
-        raise ApiError(
-            400,
-            f"This model's maximum context length is {context} tokens. However, you requested "
-            f"{len(ids) + (wanted or 1)} tokens ({len(ids)} in the prompt, {wanted or 1} for the "
-            "completion). Please reduce the length of the prompt or of the completion.",
-            param="messages" if "messages" in fields else "prompt",
-            code="context_length_exceeded",
-        )
+        raise too_long(fields, context, len(ids), wanted or 1)
     if wanted is None:
         wanted = min(room, limits.max_tokens, room if default_tokens is None else default_tokens)
     top_p, top_k = fields.get("top_p", 1.0), fields.get("top_k", 0)
@@ -63,6 +56,23 @@ def plan(
         ]
     except ValueError as error:
         raise ApiError(400, str(error)) from None
+
+
+def longest_text(served: ServedModel, limits: Limits) -> int:
+    """Tokens of prompt and answer together."""
+    return limits.context_length or served.loaded.model.config.context_length
+
+
+def too_long(fields: dict[str, Any], context: int, prompt: int, answer: int) -> ApiError:
+    """The answer to what does not fit, in the words that clients look for."""
+    return ApiError(
+        400,
+        f"This model's maximum context length is {context} tokens. However, you requested at least "
+        f"{prompt + answer} tokens ({prompt} in the prompt, {answer} for the completion). "
+        "Please reduce the length of the prompt or of the completion.",
+        param="messages" if "messages" in fields else "prompt",
+        code="context_length_exceeded",
+    )
 
 
 def _top_logprobs(fields: dict[str, Any]) -> int | None:

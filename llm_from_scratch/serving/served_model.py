@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llm_from_scratch.interop.chat import encode_chat
@@ -27,6 +27,7 @@ class ServedModel:
     loaded: Loaded
     start_ids: tuple[int, ...] = ()
     stop_ids: frozenset[int] = frozenset()
+    longest_token: int = 1 << 30  # bytes
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
 
     @classmethod
@@ -41,7 +42,9 @@ class ServedModel:
         special = getattr(loaded.tokenizer, "special_ids", {})
         ends = {loaded.special_tokens.get("eos_token"), *ENDS}
         stop_ids = frozenset(i for token, i in special.items() if token in ends)
-        return cls(name=name, loaded=loaded, start_ids=tuple(start_ids), stop_ids=stop_ids)
+        served = cls(name=name, loaded=loaded, start_ids=tuple(start_ids), stop_ids=stop_ids)
+        longest = max(len(served.token_bytes(i)) for i in range(loaded.tokenizer.vocab_size))
+        return replace(served, longest_token=longest)
 
     @property
     def silent_ids(self) -> frozenset[int]:
@@ -54,6 +57,10 @@ class ServedModel:
         if hasattr(tokenizer, "decode_bytes"):
             return tokenizer.decode_bytes([token])
         return tokenizer.decode([token]).encode("utf-8")
+
+    def fewest_tokens(self, text: str) -> int:
+        """No encoding of the text has fewer tokens: a bound that costs nothing, for texts of any length."""
+        return len(text.encode("utf-8")) // self.longest_token
 
     def encode_prompt(self, prompt: str | list[int]) -> list[int]:
         """The tokens of a text to continue, or those given, as they are.

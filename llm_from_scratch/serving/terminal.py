@@ -81,9 +81,8 @@ class Terminal:
     def _reply(self, question: str) -> None:
         """Answer a question; what cannot be answered is not kept."""
         self.talk.ask(question)
-        wanted = self.settings["max_new_tokens"]
+        wanted, before = self.settings["max_new_tokens"], self.talk.forgotten
         try:
-            before = self.talk.forgotten
             room = self.context_length - min(wanted, self.context_length // 2)
             ids = self.talk.encode(self.served, room)
             if self.talk.forgotten > before:
@@ -95,6 +94,7 @@ class Terminal:
             pieces = self._pieces(stream(self.model, ids, **settings))
         except ValueError as error:
             self.talk.take_back()
+            self.talk.forgotten = before
             self._say(str(error))
             return
         said = ""

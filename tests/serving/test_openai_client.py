@@ -121,6 +121,7 @@ def test_stop_texts_across_tokens(served, client):
         answer = client.completions.create(**settings, stop=[stop, "never said"])
         assert answer.choices[0].text == whole[: whole.index(stop)]
         assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage.completion_tokens < 30  # no token is drawn after the stop text
         chunks = list(client.completions.create(**settings, stop=stop, stream=True))
         assert "".join(chunk.choices[0].text for chunk in chunks) == whole[: whole.index(stop)]
 
@@ -220,6 +221,7 @@ def test_the_asynchronous_client_many_at_once(served, service):
         ({"stop": ""}, openai.BadRequestError, "stop"),
         ({"max_tokens": 1000}, openai.BadRequestError, "prompt"),
         ({"prompt": "a " * 400}, openai.BadRequestError, "prompt"),
+        ({"prompt": "a" * 200_000}, openai.BadRequestError, "prompt"),
         ({"prompt": []}, openai.BadRequestError, "prompt"),
         ({"prompt": [99999]}, openai.BadRequestError, "prompt"),
         ({"prompt": [["a"]]}, openai.BadRequestError, "prompt"),

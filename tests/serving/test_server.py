@@ -432,3 +432,24 @@ def test_what_is_no_decoder_is_refused():
     object.__setattr__(loaded, "model", loaded.model.norm)
     with pytest.raises(ValueError, match="only a decoder"):
         ServedModel.from_loaded("x", loaded)
+
+
+def test_a_text_of_any_length_is_refused_before_it_is_encoded(served, monkeypatch):
+    """A quarter of a megabyte of one letter would keep the tokenizer busy for seconds."""
+    encoded = []
+    whole = type(served.loaded.tokenizer).encode
+    monkeypatch.setattr(
+        type(served.loaded.tokenizer),
+        "encode",
+        lambda self, text, **k: encoded.append(text) or whole(self, text, **k),
+    )
+    with running(served) as service, httpx.Client(base_url=service.address) as http:
+        for address, field in (
+            ("/v1/completions", {"prompt": "a" * 200_000}),
+            ("/v1/completions", {"prompt": ["a"] * 1000}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 200_000}]}),
+        ):
+            answer = http.post(address, json={"model": "tiny", **field})
+            assert answer.status_code == 400
+        assert encoded == []
+    assert served.fewest_tokens("語" * 160) <= len(served.encode_prompt("語" * 160))

@@ -107,6 +107,7 @@ def test_what_cannot_be_answered_is_not_kept(served):
         terminal, _, notes = talk(served, f"{line}\nHow is it?\n")
         assert message in notes
         assert len(terminal.talk.turns) == 2
+        assert terminal.talk.forgotten == 0
         assert terminal.talk.turns[1]["content"] == answer_to(served, terminal.talk.turns[:1])
 
 
