@@ -67,7 +67,7 @@ def characters(text: str) -> Ranges:
 
 @lru_cache(maxsize=8)
 def category(escape: str) -> Ranges:
-    r"""Return what ``\d``, ``\s`` or ``\w`` matches in Python's `re`, found by asking it of each character."""
+    r"""Return what ``\d``, ``\s`` or ``\w`` matches in Python's `re`, as found by asking it."""
     every = "".join(map(chr, range(0x110000)))
     return shared(EVERY, tuple((m.start(), m.end() - 1) for m in re.finditer(f"{escape}+", every)))
 

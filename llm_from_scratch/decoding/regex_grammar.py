@@ -65,7 +65,10 @@ def regex_grammar(
     try:
         parsed = parser.parse(pattern)
         reader = _Reader(pattern, write, strict=around is not None, flags=parsed.state.flags)
-        return reader.node(list(parsed)) if around is None else reader.searched(list(parsed), around)
+        if around is None:
+            return reader.node(list(parsed))
+        anything = Repeat(around, 0, None)
+        return reader.searched(list(parsed), anything, anything)
     except (re.error, OverflowError) as error:
         raise ValueError(f"{pattern!r:.80} is not a regular expression of Python: {error}") from None
     except RecursionError:
@@ -131,15 +134,14 @@ class _Reader:
             members = narrow
         return without(EVERY, members) if inverted else members
 
-    def searched(self, items: list, around: Node) -> Node:
-        """The expression with what may stand before and behind it."""
-        if len(items) == 1 and str(items[0][0]) == "BRANCH":
-            return Choice(tuple(self.searched(list(one), around) for one in items[0][1][1]))
-        before = behind = Repeat(around, 0, None)
+    def searched(self, items: list, before: Node, behind: Node) -> Node:
+        """The expression with what may stand before and behind it, nothing where an anchor says so."""
         if items and items[0] == (constants.AT, constants.AT_BEGINNING):
             items, before = items[1:], EMPTY
         if items and items[-1] == (constants.AT, constants.AT_END):
             items, behind = items[:-1], EMPTY
+        if len(items) == 1 and str(items[0][0]) == "BRANCH":  # each alternative has its own anchors
+            return Choice(tuple(self.searched(list(one), before, behind) for one in items[0][1][1]))
         return Sequence((before, self.node(items), behind))
 
     def check_flags(self, flags: int) -> None:
