@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx
 import openai
@@ -20,6 +20,8 @@ from llm_from_scratch.serving import Limits, ServedModel, is_loopback, open_sock
 from tests.serving.conftest import SPECIAL, TEMPLATE, running, tiny_loaded
 
 ASK = {"model": "tiny", "prompt": "The state", "max_tokens": 3, "seed": 1}
+
+ENDLESS = {"299": -100}  # the token that ends a text, never drawn
 
 
 def wait_for(condition, seconds=20.0):
@@ -200,23 +202,24 @@ def test_a_client_that_leaves_frees_its_slot(served, stream):
 
 
 class SlowModel:
-    """The model of a server, whose every pass takes a while longer, or fails."""
+    """A server whose every pass of the model takes a while longer, or fails."""
 
     def __init__(self, served, seconds=0.0):
-        self.served = ServedModel.from_loaded("tiny", tiny_loaded())
-        self.seconds, self.fails = seconds, False
-        whole = self.served.loaded.model.norm.forward
+        self.served, self.seconds, self.fails = served, seconds, False
 
-        def forward(x):
-            time.sleep(self.seconds)
-            if self.fails:
-                raise RuntimeError("the model broke")
-            return whole(x)
-
-        self.served.loaded.model.norm.forward = forward
-
+    @contextmanager
     def running(self, **limits):
-        return running(self.served, **limits)
+        with running(self.served, **limits) as service:
+            whole = service.worker.scheduler.forward
+
+            def forward(*arguments):
+                time.sleep(self.seconds)
+                if self.fails:
+                    raise RuntimeError("the model broke")
+                return whole(*arguments)
+
+            service.worker.scheduler.forward = forward
+            yield service
 
 
 def test_a_full_queue(served):
@@ -268,7 +271,9 @@ def test_a_model_that_breaks_in_the_middle_of_a_stream(served):
     slow = SlowModel(served, seconds=0.01)
     with slow.running() as service:
         client = openai.OpenAI(base_url=f"{service.address}/v1", api_key="x", max_retries=0)
-        chunks = client.completions.create(model="tiny", prompt="The", max_tokens=150, stream=True)
+        chunks = client.completions.create(
+            model="tiny", prompt="The", max_tokens=150, stream=True, logit_bias=ENDLESS
+        )
         next(iter(chunks))
         slow.fails = True
         with pytest.raises(openai.APIError, match="the server failed"):
@@ -326,7 +331,9 @@ def test_the_time_to_end_is_limited(served):
     slow = SlowModel(served, seconds=0.1)
     with slow.running(grace=0.5) as service:
         client = openai.OpenAI(base_url=f"{service.address}/v1", api_key="x", max_retries=0)
-        chunks = client.completions.create(model="tiny", prompt="The", max_tokens=150, stream=True)
+        chunks = client.completions.create(
+            model="tiny", prompt="The", max_tokens=150, stream=True, logit_bias=ENDLESS
+        )
         next(iter(chunks))
         service.stop()
         with pytest.raises(openai.APIError, match="shutting down"):
