@@ -35,6 +35,11 @@ CASES = {
         {"rope_type": "yarn", "factor": 2.5, "original_max_position_embeddings": 53, "beta_fast": 9.0,
          "beta_slow": 0.5, "attention_factor": 1.3, "truncate": False},
     ),
+    "yarn, a ramp inside": (  # from pair 2 (of 2.3) to pair 5 (of 4.98)
+        131,
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 83, "beta_fast": 4.0,
+         "beta_slow": 1.0},
+    ),
     "yarn, two scales": (
         131,
         {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 17, "mscale": 0.7,
