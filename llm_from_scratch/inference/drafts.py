@@ -8,7 +8,7 @@ Legend: V vocabulary entries, N tokens proposed.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ LEAST = 1e-30  # probability that an n-gram draft gives at least to any token
 Proposal = tuple[list[int], list[Float[Tensor, "V"]] | None]
 
 
+@runtime_checkable
 class Draft(Protocol):
     """What `speculative_stream` asks of a draft."""
 
