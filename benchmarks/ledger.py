@@ -64,6 +64,13 @@ def latest(name: str, ledger: Path = LEDGER) -> dict:
     raise ValueError(f"the ledger has no run of {name!r}; there are {sorted({e['name'] for e in entries})}")
 
 
+def print_latest(name: str, table: Callable[[dict], str]) -> None:
+    """Print the last record of a benchmark as its table, with the command, the date and the commit."""
+    entry = latest(name)
+    print(table(entry["figures"]))
+    print(f"{entry['command']}  {entry['date']}  commit {entry['commit']}")
+
+
 def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Time the tasks in turn, ``repeats`` rounds, and return the seconds of each.
 

@@ -20,7 +20,7 @@ import statistics
 import torch
 import torch.nn.functional as F
 
-from benchmarks.ledger import latest, record
+from benchmarks.ledger import print_latest, record
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.inference import KVCache, QuantisedCache, cached_forward
 from llm_from_scratch.interop import load_smollm2
@@ -80,9 +80,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the last recorded table, measure nothing")
     arguments = parser.parse_args()
     if arguments.table:
-        entry = latest(NAME)
-        print(table(entry["figures"]))
-        print(f"{entry['command']}  {entry['date']}  commit {entry['commit']}")
+        print_latest(NAME, table)
         return
 
     loaded = load_smollm2()

@@ -24,7 +24,7 @@ from itertools import count as counting
 
 import torch
 
-from benchmarks.ledger import interleaved, latest, median, record
+from benchmarks.ledger import interleaved, median, print_latest, record
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.inference import (
     Draft,
@@ -140,9 +140,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the last recorded table, measure nothing")
     arguments = parser.parse_args()
     if arguments.table:
-        entry = latest(NAME)
-        print(table(entry["figures"]))
-        print(f"{entry['command']}  {entry['date']}  commit {entry['commit']}")
+        print_latest(NAME, table)
         return
 
     smollm2 = load_smollm2()

@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, serve, chat, grade.
+"""The command line: train, sample, evaluate, serve, chat, export, grade.
 
 Each command imports what it needs when it runs, so that `llm-scratch --help` answers at once. A
 user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 130.
