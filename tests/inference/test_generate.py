@@ -6,8 +6,9 @@ import torch
 from llm_from_scratch.decoding import greedy_search, sample
 from llm_from_scratch.inference import CachedModel, generate, stream
 from llm_from_scratch.interop.hugging_face import save_folder
-from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.models.decoder import DecoderConfig
 from llm_from_scratch.models.ngram import NGramModel
+from tests.small_decoders import build
 
 SIZES = {"vocab_size": 31, "context_length": 23, "d_model": 36, "num_layers": 2, "num_heads": 6}
 CONFIGS = {
@@ -16,15 +17,6 @@ CONFIGS = {
     "window": DecoderConfig.llama(**SIZES, sliding_window=5),
     "alibi": DecoderConfig.gpt2(**SIZES, positions="alibi"),
 }
-
-
-def build(config, seed=0):
-    torch.manual_seed(seed)
-    model = Decoder(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture(params=CONFIGS)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from llm_from_scratch.inference import KVCache, cached_forward
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from tests.small_decoders import build, ids_like, in_pieces
 
 SIZES = {"vocab_size": 31, "context_length": 29, "d_model": 36, "num_layers": 3, "num_heads": 6}
 FAMILIES = {
@@ -28,25 +29,7 @@ FAMILIES = {
 }
 
 
-def build(config, seed=0):
-    """A model whose weights are large enough for its scores to depend on every token."""
-    torch.manual_seed(seed)
-    model = Decoder(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
-
-
 MODELS = {name: build(config) for name, config in FAMILIES.items()}
-
-
-def ids_like(B, T, seed=0):
-    return torch.randint(31, (B, T), generator=torch.Generator().manual_seed(seed))
-
-
-def in_pieces(model, ids_BT, sizes, cache):
-    return torch.cat([cached_forward(model, piece, cache) for piece in ids_BT.split(sizes, dim=1)], dim=1)
 
 
 def close(left, right):

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_from_scratch.inference import KVCache, QuantisedCache, cached_forward, generate, speculative_generate
+from llm_from_scratch.inference import KVCache, QuantisedCache, generate, speculative_generate
 from llm_from_scratch.inference.drafts import PromptLookup
 from llm_from_scratch.inference.group_rounding import restore_groups, round_groups
-from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.models.decoder import DecoderConfig
+from tests.small_decoders import build, ids_like, in_pieces
 
 SIZES = {"vocab_size": 31, "context_length": 97, "d_model": 36, "num_layers": 3, "num_heads": 6}
 FAMILIES = {
@@ -22,24 +23,7 @@ FAMILIES = {
 }
 
 
-def build(config, seed=0):
-    torch.manual_seed(seed)
-    model = Decoder(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-MODELS = {name: build(config) for name, config in FAMILIES.items()}
-
-
-def ids_like(B, T, seed=0):
-    return torch.randint(31, (B, T), generator=torch.Generator().manual_seed(seed))
-
-
-def in_pieces(model, ids_BT, sizes, cache):
-    return torch.cat([cached_forward(model, piece, cache) for piece in ids_BT.split(sizes, dim=1)], dim=1)
+MODELS = {name: build(config, noise=0.1) for name, config in FAMILIES.items()}
 
 
 def numbers_without_error(L, B, K, T, D, generator):
@@ -219,7 +203,7 @@ def test_generation_takes_it():
 
 
 def test_a_bfloat16_model():
-    model, ids_BT = build(FAMILIES["llama"]).to(torch.bfloat16), ids_like(1, 40)
+    model, ids_BT = build(FAMILIES["llama"], noise=0.1).to(torch.bfloat16), ids_like(1, 40)
     cache = QuantisedCache.for_model(model, group_length=8, rollback=0)
     logits = in_pieces(model, ids_BT, [30, 9, 1], cache)
     assert logits.dtype == torch.bfloat16

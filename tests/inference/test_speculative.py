@@ -20,8 +20,9 @@ from llm_from_scratch.inference import (
 )
 from llm_from_scratch.inference.rejection import DrawingRule, keep_or_replace
 from llm_from_scratch.interop.hugging_face import save_folder
-from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.models.decoder import DecoderConfig
 from llm_from_scratch.models.ngram import AddK, MaximumLikelihood, NGramModel, Vocabulary
+from tests.small_decoders import build
 
 SIZES = {"vocab_size": 31, "context_length": 47, "d_model": 36, "num_layers": 2, "num_heads": 6}
 CONFIGS = {
@@ -31,15 +32,6 @@ CONFIGS = {
     "alibi": DecoderConfig.gpt2(**SIZES, positions="alibi"),
 }
 PROMPT = [3, 1, 4, 1, 5]
-
-
-def build(config, seed=0, noise=0.2):
-    torch.manual_seed(seed)
-    model = Decoder(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(noise * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture(params=CONFIGS)
