@@ -24,7 +24,14 @@ MAX_BYTES = 5_000_000  # of weights, so that the repository stays small
 
 # Modules of llm_from_scratch.recipes. Each has ``make(folder, *, say)``: train, write record.json and
 # what else is kept into the folder, return the record.
-COMPARISONS = ("before_attention", "diversity", "length_extrapolation", "number_translation", "quantisation")
+COMPARISONS = (
+    "before_attention",
+    "diversity",
+    "length_extrapolation",
+    "number_translation",
+    "pretraining",
+    "quantisation",
+)
 
 
 def publish(run: Path, name: str, results: Path = RESULTS) -> dict[str, object]:
