@@ -29,22 +29,22 @@ FUNCTION_WORDS = frozenset(
     about within without and or but nor if as than because while when where which who whom whose what
     i we you he she it they me us him her them my our your his its their itself themselves
     is are was were be been being am have has had do does did will would shall should may might can could
-    must not there so only also more most""".split()
+    must not there so only also more most""".split()  # noqa: SIM905
 )
 _SENTENCE_ENDS = '.!?:\n"”'
 
 
 def token_kinds(texts: Sequence[str], *, end_of_text: str | None = None) -> list[str]:
-    """Name the kind of each token, one of `KINDS`, from the tokens' texts in their order.
+    r"""Name the kind of each token, one of `KINDS`, from the tokens' texts in their order.
 
     A word goes on where a token that begins with a letter follows one that ends with a letter, or an
     apostrophe between letters. A token that holds a blank belongs to what follows the blank. The last
     token cannot be seen to end its word; it is taken to.
     Raises: ValueError if ``texts`` is one string instead of a sequence of them.
 
-    >>> token_kinds(["The", " Con", "gress", " of", " 18", "20", ".", "\\n\\n", "<|end|>"], end_of_text="<|end|>")
-    ['function word', 'name', 'rest of a word', 'function word', 'number', 'number', 'punctuation', \
-'line break', 'end of text']
+    >>> kinds = token_kinds([" of", " Con", "gress", " 18", ".", "\n", "<|end|>"], end_of_text="<|end|>")
+    >>> print(", ".join(kinds))
+    function word, name, rest of a word, number, punctuation, line break, end of text
     """
     if isinstance(texts, str):
         raise ValueError(f"texts must be one string for each token, got the single string {texts[:40]!r}")

@@ -10,7 +10,7 @@ from llm_from_scratch.nn.attention import MultiHeadAttention, attention, attenti
 from llm_from_scratch.nn.blocks import CrossBlock, DecoderBlock, TransformerBlock
 from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.feedforward import GEGLU, FeedForward, SwiGLU
-from llm_from_scratch.nn.masks import causal_mask, padding_mask
+from llm_from_scratch.nn.masks import causal_mask, document_mask, padding_mask
 from llm_from_scratch.nn.modes import evaluation_mode
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from llm_from_scratch.nn.positions import (
@@ -43,6 +43,7 @@ __all__ = [
     "attention",
     "attention_scores",
     "causal_mask",
+    "document_mask",
     "evaluation_mode",
     "fused_attention",
     "half_to_interleaved",

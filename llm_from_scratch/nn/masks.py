@@ -73,3 +73,23 @@ def padding_mask(lengths_B: Int[Tensor, "B"], T: int) -> Bool[Tensor, "B 1 1 T"]
             "cut longer sequences or pad to the longest"
         )
     return (torch.arange(T, device=lengths_B.device) < lengths_B[:, None])[:, None, None, :]
+
+
+def document_mask(ids_BT: Int[Tensor, "B T"], end_of_text: int) -> Bool[Tensor, "B 1 T T"]:
+    """Let each position attend to positions of its own document only.
+
+    Formula: position t belongs to document ``d(t)``, the number of end-of-text tokens among positions
+    0 .. t, and query i may attend to key j if and only if ``d(i) = d(j)``. An end-of-text token thus
+    opens a document: what comes first in a text is predicted from it alone. To be combined with a
+    causal mask, which `Decoder` adds by itself.
+
+    Raises: ValueError if the ids are not one row for each sequence.
+    Source: Grattafiori et al. 2024 (Llama 3), section 3.2, which trains with such a mask.
+
+    >>> document_mask(torch.tensor([[5, 9, 7, 7]]), 9).int().tolist()
+    [[[[1, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1]]]]
+    """
+    if ids_BT.dim() != 2:
+        raise ValueError(f"ids must have the shape [B, T], got {tuple(ids_BT.shape)}")
+    document_BT = (ids_BT == end_of_text).cumsum(dim=-1)
+    return (document_BT[:, :, None] == document_BT[:, None, :])[:, None]

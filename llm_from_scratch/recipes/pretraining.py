@@ -10,6 +10,7 @@ training text, stand beside it, and are scored on the same tokens.
 Legend: B windows of a batch, T positions, N tokens.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -44,7 +45,7 @@ CHECKPOINTS = (0, 10, 25, 50, 100, 170, 300, 500, 800, 1100, 1400, 1700)  # opti
 PROMPTS = ("The people of the United States", "In the year 18")
 SAMPLE = {"max_new_tokens": 48, "temperature": 0.8, "top_k": 50, "seed": 10}
 PROBE_BATCHES = 30  # of validation windows, those that every checkpoint scores
-POSITION_EDGES = (0, 1, 4, 16, 64, 128)  # tokens read before the one that is scored: the bins' edges
+POSITION_EDGES = (0, 1, 4, 16, 64, 128)  # places in a window: the bins' edges
 NGRAM_ORDERS = (1, 2, 3, 5)
 NGRAM_SHARES = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)  # of the training documents, for the learning curve
 
@@ -53,11 +54,12 @@ def make(
     folder: Path,
     *,
     say: Callable[[str], None] = print,
-    recipe: Laptop = Laptop(),
+    recipe: Laptop | None = None,
     checkpoints: Sequence[int] = CHECKPOINTS,
     probe_batches: int = PROBE_BATCHES,
 ) -> dict[str, object]:
     """Train the laptop recipe with its own tokenizer, measure at each checkpoint, write record.json."""
+    recipe = Laptop() if recipe is None else recipe
     where = surroundings(choose_device("cpu"))
     _, tokenizer, laptop = load_result("laptop")
     train_split, validation_split = load(recipe.corpus).split()
@@ -152,7 +154,7 @@ def measure(model: Decoder, probe: list[Batch], kinds: list[str], tokenizer: obj
     flat = torch.cat([losses_BT.flatten() for losses_BT in losses]).double().numpy()
     by_position = [
         round(float(losses_NT[:, low:high].mean()), 4)
-        for low, high in zip(POSITION_EDGES, POSITION_EDGES[1:], strict=False)
+        for low, high in itertools.pairwise(POSITION_EDGES)
         if low < losses_NT.shape[1]
     ]
     return {

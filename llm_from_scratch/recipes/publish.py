@@ -30,6 +30,7 @@ COMPARISONS = (
     "length_extrapolation",
     "number_translation",
     "pretraining",
+    "pretraining_data",
     "quantisation",
 )
 
