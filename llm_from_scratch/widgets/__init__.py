@@ -1,6 +1,7 @@
 """What a chapter shows besides text: pictures, the package's own source, and views to touch."""
 
 from llm_from_scratch.widgets.attention import AttentionExplorer
+from llm_from_scratch.widgets.batching import BatchingTimeline
 from llm_from_scratch.widgets.beam_tree import BeamTree
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
 from llm_from_scratch.widgets.graph import GraphStepper
@@ -13,6 +14,7 @@ from llm_from_scratch.widgets.tokenizer import TokenizerExplorer
 __all__ = [
     "COLORS",
     "AttentionExplorer",
+    "BatchingTimeline",
     "BeamTree",
     "GraphStepper",
     "PositionExplorer",
