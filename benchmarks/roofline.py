@@ -1,6 +1,7 @@
 """Measure what this machine can read and compute, and where one token of SmolLM2 lies between the two.
 
     python -m benchmarks.roofline [--repeats 15] [--no-record]
+    python -m benchmarks.roofline --table
 
 Bandwidth: bytes a second while summing up an array far larger than the caches. Matrix rate: floating-point
 operations a second (2 for each weight and vector) of all matrices of SmolLM2-135M, one layer after the
@@ -22,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.ledger import interleaved, median, record
+from benchmarks.ledger import interleaved, median, print_latest, record
 from llm_from_scratch.inference.native_library import native_library
 from llm_from_scratch.inference.native_step import matrix_of
 from llm_from_scratch.inference.weight_only import WeightOnlyLinear
 
+NAME = "roofline"
 # Rows and columns of SmolLM2-135M's matrices: queries, keys and values; output; gate; up; down; and at the
 # end the output matrix.
 BLOCK, NUM_LAYERS, HEAD = [(960, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)], 30, (49152, 576)
@@ -98,11 +100,35 @@ def torch_alternatives(layers: list[nn.Linear]) -> dict[str, Callable[[], None]]
     }
 
 
+def table(figures: dict) -> str:
+    """The figures as text: the two limits, operations a second by batch, and one token by each kernel."""
+    rates, one = figures["gigaflops_by_batch"], figures["one_token_milliseconds"]
+    lines = [
+        f"memory read at {figures['read_gigabytes_per_second']} GB/s; "
+        f"best rate of products {figures['best_gigaflops']:.0f} GFLOP/s; the two limits of fp32 meet at "
+        f"{figures['fp32_batch_where_reading_equals_computing']} vectors",
+        "GFLOP/s by vectors    " + "".join(f"{batch:>7}" for batch in rates["torch_fp32"]),
+    ]
+    for name, by_batch in rates.items():
+        cells = (f"{rate:7.1f}" for rate in by_batch.values())
+        lines.append(f"  {name.replace('_', ' '):20}" + "".join(cells))
+    lines.append("all products of one token, milliseconds")
+    for name, milliseconds in one.items():
+        lines.append(f"  {name.replace('_', ' '):20}{milliseconds:7.1f}")
+    lines.append(f"{figures['threads']} threads; medians of {figures['repeats']} rounds")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15, help="rounds; medians are reported (default 15)")
     parser.add_argument("--no-record", action="store_true", help="print only; leave the ledger as it is")
+    parser.add_argument("--table", action="store_true", help="print the last recorded table, measure nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print_latest(NAME, table)
+        return
+
     torch.manual_seed(0)
     repeats = arguments.repeats
     layers = [nn.Linear(C, N, bias=False).requires_grad_(False) for N, C in SHAPES]
@@ -145,9 +171,9 @@ def main() -> None:
     best = max(max(by_batch.values()) for by_batch in rates.values())
     figures["best_gigaflops"] = best
     figures["fp32_batch_where_reading_equals_computing"] = round(best * 1e9 * 4 / 2 / bandwidth, 1)
-    print(json.dumps(figures, indent=2))
+    print(table(figures))
     if not arguments.no_record:
-        record("roofline", figures, packages=("torch",))
+        record(NAME, figures, packages=("torch",))
         print("recorded in benchmarks/ledger.jsonl")
 
 

@@ -1,6 +1,7 @@
 """A load test of `llm-scratch serve` on loopback: many clients, some that leave, some that send nonsense.
 
     python -m benchmarks.serving [--model tiny] [--requests 200] [--concurrent 16] [--no-record]
+    python -m benchmarks.serving --table
 
 The server is a process of its own. Of the requests, sent so many at once, a third is given up midway by
 closing the connection, and between them come bodies that are no JSON, fields out of range and connections
@@ -23,8 +24,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.ledger import median, record
+from benchmarks.ledger import median, print_latest, record
 
+NAME = "serving"
 PROMPTS = (
     "The state of the Union",
     "Once upon a time",
@@ -234,6 +236,32 @@ def write_tiny(folder: Path) -> None:
     save_folder(model, folder, tokenizer, special_tokens={"eos_token": "<|end|>"})
 
 
+def table(figures: dict) -> str:
+    """The figures as text."""
+    f = figures
+    return "\n".join(
+        (
+            f"model {f['model']}: {f['requests']} requests, {f['at_once']} at once",
+            f"  given up midway by the client    {f['cancelled']:6}",
+            f"  malformed bodies, all refused    {f['malformed_refused']:6}",
+            f"  answered to the end              {f['survivors']:6}",
+            f"  lost                             {f['lost']:6}",
+            f"  compared with the text alone     {f['texts_compared']:6}, {f['texts_that_differ']} differ",
+            f"  tokens a second, all together    {f['survivors_tokens_per_second']:6.0f}",
+            f"  first piece, median              {f['first_piece_median_seconds']:6.2f} s",
+            f"  whole answer, median             {f['answer_median_seconds']:6.2f} s",
+            *(
+                f"  {name + ' before and after':33}{f[f'{key}_before']:6} {f[f'{key}_after']:6}"
+                for name, key in (
+                    ("threads", "threads"),
+                    ("open files", "files"),
+                    ("memory (MB)", "megabytes"),
+                )
+            ),
+        )
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="tiny", help="tiny (random), or what llm-scratch serve takes")
@@ -241,7 +269,11 @@ def main() -> None:
     parser.add_argument("--concurrent", type=int, default=16, help="requests at once (default 16)")
     parser.add_argument("--tokens", type=int, default=60, help="tokens of the longest answer (default 60)")
     parser.add_argument("--no-record", action="store_true", help="print only; leave the ledger as it is")
+    parser.add_argument("--table", action="store_true", help="print the last recorded table, measure nothing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print_latest(NAME, table)
+        return
 
     with tempfile.TemporaryDirectory() as scratch:
         source = arguments.model
@@ -254,11 +286,11 @@ def main() -> None:
             "tokens": arguments.tokens,
         }
         figures = {"model": arguments.model, **load_test(source, **sizes)}
-    print(json.dumps(figures, indent=2))
+    print(table(figures))
     if figures["lost"] or figures["texts_that_differ"]:
         raise SystemExit("requests were lost or answered wrongly")
     if not arguments.no_record:
-        record("serving", figures, packages=("torch", "fastapi", "uvicorn"))
+        record(NAME, figures, packages=("torch", "fastapi", "uvicorn"))
         print("recorded in benchmarks/ledger.jsonl")
 
 

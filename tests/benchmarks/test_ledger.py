@@ -1,6 +1,8 @@
 """The ledger of benchmark runs."""
 
+import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -43,6 +45,54 @@ def test_tasks_run_in_turn(ledger):
     assert "".join(order) == "ababab"
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
     assert ledger.median([3.0, 1.0, 2.00001]) == 2.0
+
+
+def test_a_record_is_printed_with_its_circumstances(ledger, monkeypatch, capsys):
+    monkeypatch.setattr(
+        ledger,
+        "hardware",
+        lambda: {
+            "processor": "Abacus",
+            "cores": 3,
+            "memory_gb": 7.1,
+            "load_1min": 0.25,
+            "system": "Linux x86_64",
+        },
+    )
+    entry = ledger.entry_now("one", {"rows": 5}, command="python -m benchmarks.one")
+    monkeypatch.setattr(
+        ledger, "latest", lambda name: entry | {"changed_files": True, "commit": "c0ffee" * 6}
+    )
+    ledger.print_latest("one", lambda figures: f"{figures['rows']} rows")
+    rows, command, moment, machine = capsys.readouterr().out.splitlines()
+    assert (rows, command) == ("5 rows", "python -m benchmarks.one")
+    assert (
+        moment == f"{entry['date'][:10]} {entry['date'][11:16]} UTC, commit c0ffeec0ff, files changed since"
+    )
+    assert machine == "Abacus, 3 cores, 7.1 GB, Linux x86_64, load 0.25"
+
+
+FIGURES = {
+    "generation": ("fp32_tokens_per_second", "int4_prompt_tokens_per_second", "library_tokens_per_second"),
+    "roofline": ("read_gigabytes_per_second",),
+    "serving": ("survivors", "texts_compared"),
+    "speculative": (),
+    "quantised_cache": (),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_last_record_has_a_table(ledger, name):
+    """The book prints these tables, each with the figures that were recorded."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    figures = ledger.latest(module.NAME)["figures"]
+    table = module.table(figures)
+    numbers = [float(n.replace(",", "")) for n in re.findall(r"-?\d[\d,]*\.?\d*", table)]
+    for figure in FIGURES[name]:
+        assert any(abs(n - figures[figure]) <= 0.5 for n in numbers), figure
+    for row in figures.get("rows", ()):
+        assert row["label"] in table
+    assert max(map(len, table.splitlines())) <= 110
 
 
 def test_every_line_of_the_ledger_reads():
