@@ -8,9 +8,9 @@ import torch
 
 from llm_from_scratch.decoding import beam_search, constrain, generate_json, run_pipeline, sample
 from llm_from_scratch.decoding.constrained_bias import text_probabilities
-from llm_from_scratch.inference.constrained_check import UniformModel, count_valid
 from llm_from_scratch.inference.generate import generate
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.recipes.constrained_json import EqualScores
 from llm_from_scratch.tokenizers.byte_pair import BytePairTokenizer
 
 TEXT = '{"name": "Ada", "age": 36, "tags": ["the", "engine"]} 2024-05-17 ' * 3
@@ -20,22 +20,6 @@ SCHEMA = {"properties": {"name": {"type": "string"}, "age": {"type": "integer"}}
 @pytest.fixture(scope="module")
 def tokenizer():
     return BytePairTokenizer.train(TEXT, vocab_size=300, special_tokens=["<|pad|>", "<|endoftext|>"])
-
-
-@pytest.mark.parametrize("samples", [50, pytest.param(500, marks=pytest.mark.slow)])
-def test_all_samples_of_equal_scores_are_valid(tokenizer, samples):
-    model = UniformModel(tokenizer.vocab_size)
-    counts = count_valid(model, tokenizer, samples=samples, max_new_tokens=110)
-    assert all(valid == drawn == samples // 5 for valid, drawn in counts.values()), counts
-
-
-@pytest.mark.slow
-def test_samples_of_smollm2_at_temperature_1_5_are_valid():
-    from llm_from_scratch.interop.smollm2 import load_smollm2
-
-    loaded = load_smollm2()
-    counts = count_valid(loaded.model, loaded.tokenizer, samples=500, draw=generate)
-    assert all(valid == drawn for valid, drawn in counts.values()), counts
 
 
 def test_every_way_of_generating_keeps_to_it(tokenizer):
@@ -95,7 +79,7 @@ def test_the_budget_is_named_and_kept(tokenizer):
         constrain(tokenizer, regex="z{7}", prompt_length=0, max_new_tokens=6)
     step = constrain(tokenizer, regex="z{7}", prompt_length=1, max_new_tokens=7)
     ids = sample(
-        UniformModel(tokenizer.vocab_size), [0], max_new_tokens=7, pipeline=[step], stop_ids=step.stop_ids
+        EqualScores(tokenizer.vocab_size), [0], max_new_tokens=7, pipeline=[step], stop_ids=step.stop_ids
     )
     assert tokenizer.decode(ids) == "z" * 7
 
@@ -121,14 +105,14 @@ def test_mistakes_are_named(tokenizer):
 
 def test_generate_json_returns_the_value(tokenizer):
     value = generate_json(
-        UniformModel(tokenizer.vocab_size), tokenizer, "the", SCHEMA, max_new_tokens=40, seed=1
+        EqualScores(tokenizer.vocab_size), tokenizer, "the", SCHEMA, max_new_tokens=40, seed=1
     )
     assert isinstance(value["name"], str)
 
 
 def test_masked_probabilities_are_those_that_sampling_has(tokenizer):
     step = constrain(tokenizer, regex="a|ab|bb", prompt_length=1, max_new_tokens=3)
-    found = text_probabilities(UniformModel(tokenizer.vocab_size), step, [0])
+    found = text_probabilities(EqualScores(tokenizer.vocab_size), step, [0])
     assert sum(masked for masked, _ in found.values()) == pytest.approx(1)
     assert sum(own for _, own in found.values()) == pytest.approx(1)
     assert any(abs(masked - own) > 0.01 for masked, own in found.values())
