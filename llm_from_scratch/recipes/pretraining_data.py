@@ -39,29 +39,29 @@ from llm_from_scratch.training.validation import mean_loss, validation_batches
 
 NAME = "pretraining_data"
 CORPUS = "sotu"
-TRAINING = TrainerConfig(steps=400, batch_size=8, learning_rate=4e-3, device="cpu")
+TRAINING = TrainerConfig(steps=300, batch_size=8, learning_rate=4e-3, device="cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the runs share, and how large each experiment is."""
 
-    d_model: int = 96  # columns
+    d_model: int = 64  # columns
     num_layers: int = 2  # blocks
-    num_heads: int = 3  # heads a block
+    num_heads: int = 2  # heads a block
     context_length: int = 128  # tokens
     training: TrainerConfig = TRAINING
     eval_batches: int = 8  # of validation windows
-    points: int = 8  # measurements on a curve, beside the one before training
-    slices: tuple[int, ...] = (20_000, 80_000, 320_000)  # tokens of different paragraphs
-    repeated: tuple[int, int] = (16_000, 10)  # tokens of a part, and how often each of its paragraphs stands
+    points: int = 6  # measurements on a curve, beside the one before training
+    slices: tuple[int, ...] = (10_000, 40_000, 160_000)  # tokens of different paragraphs
+    repeated: tuple[int, int] = (8_000, 10)  # tokens of a part, and how often each of its paragraphs stands
     copies: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64)  # of each passage to be memorised
     passages: int = 6  # for each number of copies
     passage_lengths: tuple[int, int] = (16, 32)  # tokens of the prompt and of its continuation
-    memory_steps: int = 800  # optimizer steps of the run that memorises
-    order_steps: int = 160  # optimizer steps of each run in order
+    memory_steps: int = 600  # optimizer steps of the run that memorises
+    order_steps: int = 120  # optimizer steps of each run in order
     seeds: tuple[int, ...] = (1, 2, 3)  # of the runs in order; the first two of those with boundaries
-    boundary_steps: int = 250  # optimizer steps of each run with or without boundaries
+    boundary_steps: int = 200  # optimizer steps of each run with or without boundaries
 
 
 class WithinDocuments(nn.Module):
@@ -209,7 +209,7 @@ def duplicates(bench: Bench) -> Iterator[dict[str, object]]:
 
 
 def memorisation(bench: Bench) -> Iterator[dict[str, object]]:
-    """Passages that stand once to 64 times among other text: which are continued word for word?"""
+    """Passages that stand up to 64 times among other text, and how many are continued word for word."""
     s = bench.settings
     prompt, rest = s.passage_lengths
     groups = {c: bench.passages[n * s.passages : (n + 1) * s.passages] for n, c in enumerate(s.copies)}
