@@ -8,6 +8,7 @@ from llm_from_scratch.widgets.graph import GraphStepper
 from llm_from_scratch.widgets.positions import PositionExplorer
 from llm_from_scratch.widgets.projection import ProjectionExplorer
 from llm_from_scratch.widgets.sampling import SamplingPlayground
+from llm_from_scratch.widgets.scrubber import Scrubber
 from llm_from_scratch.widgets.source import show_source
 from llm_from_scratch.widgets.tokenizer import TokenizerExplorer
 
@@ -20,6 +21,7 @@ __all__ = [
     "PositionExplorer",
     "ProjectionExplorer",
     "SamplingPlayground",
+    "Scrubber",
     "TokenizerExplorer",
     "figure_style",
     "show_figure",
