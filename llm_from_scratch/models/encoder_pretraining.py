@@ -3,6 +3,8 @@
 Legend: B pairs, T positions, N masked positions of the batch, C width, V vocabulary entries.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -26,9 +28,18 @@ class PretrainingEncoder(nn.Module):
     Source: Devlin et al. 2019, section 3.1 and appendix A.2.
     """
 
-    def __init__(self, encoder: Encoder, *, sep_id: int, pad_id: int):
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        sep_id: int,
+        pad_id: int,
+        cls_id: int | None = None,
+        mask_id: int | None = None,
+    ):
         super().__init__()
         self.encoder, self.sep_id, self.pad_id = encoder, sep_id, pad_id
+        self.cls_id, self.mask_id = cls_id, mask_id
 
     def hidden(self, ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """The encoder's vectors, with the segments and the padding that the ids tell."""
@@ -59,7 +70,21 @@ class PretrainingEncoder(nn.Module):
         return targets_BT[masked_BT], targets_BT[:, 0], logits_NV, self.encoder.next_sentence_logits(x_BTC)
 
     @torch.no_grad()
-    def fill(self, ids_T: list[int]) -> Float[Tensor, "T V"]:
-        """The probability of every token at every position of one sequence."""
-        x_BTC = self.hidden(torch.tensor([ids_T]))
-        return self.encoder.masked_logits(x_BTC)[0].softmax(dim=-1)
+    def blank_probabilities(self, ids_T: Sequence[int]) -> Float[Tensor, "T V"]:
+        """The distribution at each place of a text, that place being [MASK] and the others seen.
+
+        ``ids_T`` comes without [CLS] and [SEP]; both are added here. One row of the batch a place.
+        Raises: ValueError if the model was not told ``cls_id`` and ``mask_id``, or the text is empty or
+        longer than the context less two.
+        """
+        if self.cls_id is None or self.mask_id is None:
+            raise ValueError("blanks need cls_id and mask_id: give both to PretrainingEncoder")
+        count, limit = len(ids_T), self.encoder.config.context_length - 2
+        if not 1 <= count <= limit:
+            raise ValueError(f"the text has {count} tokens; the model fills blanks in 1 to {limit}")
+        rows_TT = torch.tensor(list(ids_T)).repeat(count, 1)
+        rows_TT.fill_diagonal_(self.mask_id)
+        first_T1, last_T1 = torch.full((count, 1), self.cls_id), torch.full((count, 1), self.sep_id)
+        x_TTC = self.hidden(torch.cat((first_T1, rows_TT, last_T1), dim=1))
+        places_T = torch.arange(count)
+        return self.encoder.masked_logits(x_TTC[places_T, places_T + 1]).softmax(dim=-1)

@@ -133,7 +133,8 @@ def build(
     """Return an untrained model."""
     ids = tokenizer.special_ids
     encoder = Encoder(config.model_config(tokenizer.vocab_size, compared=compared))
-    return PretrainingEncoder(encoder, sep_id=ids["[SEP]"], pad_id=ids["[PAD]"])
+    marks = {"sep_id": ids["[SEP]"], "pad_id": ids["[PAD]"], "cls_id": ids["[CLS]"], "mask_id": ids["[MASK]"]}
+    return PretrainingEncoder(encoder, **marks)
 
 
 def train_one(

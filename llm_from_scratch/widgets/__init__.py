@@ -4,6 +4,7 @@ from llm_from_scratch.widgets.attention import AttentionExplorer
 from llm_from_scratch.widgets.batching import BatchingTimeline
 from llm_from_scratch.widgets.beam_tree import BeamTree
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
+from llm_from_scratch.widgets.fill_blank import FillBlank
 from llm_from_scratch.widgets.graph import GraphStepper
 from llm_from_scratch.widgets.positions import PositionExplorer
 from llm_from_scratch.widgets.projection import ProjectionExplorer
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionExplorer",
     "BatchingTimeline",
     "BeamTree",
+    "FillBlank",
     "GraphStepper",
     "PositionExplorer",
     "ProjectionExplorer",

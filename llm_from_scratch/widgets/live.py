@@ -50,6 +50,25 @@ def sampling_controls(
     return _controls(compute, "The cat sat on the" if prompt is None else prompt, "Prompt", "Show next token")
 
 
+def blank_controls(model: Any, tokenizer: Any, text: str | None, view_class: type, **options: Any) -> Any:
+    """Build the controls of `FillBlank.live`."""
+    _check_tokenizer(tokenizer)
+    if not callable(getattr(model, "blank_probabilities", None)):
+        raise ValueError(
+            f"model is a {type(model).__name__}; FillBlank.live needs "
+            "model.blank_probabilities(ids) -> [T, V]"
+        )
+    vocabulary = tokenizer.tokens_as_text(list(range(tokenizer.vocab_size)))
+
+    def compute(text: str) -> Any:
+        ids = _encode(tokenizer, text)
+        tokens = [vocabulary[i] for i in ids]
+        return view_class([tokens], [model.blank_probabilities(ids)], vocabulary, **options)
+
+    start = "We must protect the rights of the people." if text is None else text
+    return _controls(compute, start, "Text", "Fill each blank")
+
+
 def _controls(compute: Callable[[str], Any], text: str, label: str, action: str) -> Any:
     """Lay out the box; ``.run``, ``.text``, ``.status``, ``.output`` and ``.view`` hang on it for callers."""
     try:
