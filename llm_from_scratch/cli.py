@@ -59,6 +59,7 @@ def train(
     """
     with plain_errors():
         from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
+        from llm_from_scratch.recipes.fitting import check_fits
         from llm_from_scratch.recipes.record import command_line
         from llm_from_scratch.recipes.run import train as run_recipe
         from llm_from_scratch.training.block_options import compile_blocks, recompute_activations
@@ -69,6 +70,7 @@ def train(
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
         sharing = open_strategy(strategy, choose_device(recipe.training.device))
+        check_fits(recipe, sharing, recompute=recompute)
 
         def prepare_model(model: object) -> None:
             if compiled:
@@ -102,6 +104,53 @@ def train(
             f"perplexity {scores['perplexity']:.2f}, {scores['bits_per_byte']:.4f} bits a byte.\n"
             f"The model, its log and loss.svg lie in {out}. Next:\n  {command_line('sample', str(out))}"
         )
+
+
+@app.command(context_settings=PASS_ON)
+def plan(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE [--FIELD VALUE]...", help="`llm-scratch recipes` lists both."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Devices, one process each.", show_default="the recipe's")
+    ] = None,
+    hardware: Annotated[
+        str, typer.Option("--device", help="a100-40gb, a100, h100, h200, b200, l4, rtx4090 or cpu.")
+    ] = "h100",
+    strategy: Annotated[
+        str | None, typer.Option(help="single, ddp, fsdp or tensor.", show_default="the recipe's")
+    ] = None,
+    recompute: Annotated[
+        bool | None,
+        typer.Option("--recompute/--no-recompute", help="As in train.", show_default="the recipe's"),
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Assumed share of the peak, above 0 and at most 1.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="US dollars for a device and hour.")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Print a Slurm script of the run instead.")] = False,
+    gpus_per_node: Annotated[int, typer.Option(help="GPUs of a machine, for --slurm.")] = 8,
+) -> None:
+    """Predict a recipe's memory, speed and cost. Nothing is run.
+
+    For example: llm-scratch plan llama_8b_multinode --gpus 64 --device h100
+
+    With --slurm: llm-scratch plan llama_8b_multinode --slurm > run.slurm
+    """
+    with plain_errors():
+        from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
+        from llm_from_scratch.recipes.planning import plan_recipe, plan_script
+        from llm_from_scratch.training.planning import report
+
+        name, changes = parse_fields(arguments or [])
+        recipe = chosen_recipe(name, changes, None)
+        settings = {"strategy": strategy, "recompute": recompute, "mfu": mfu, "price": price}
+        planned = plan_recipe(recipe, hardware, gpus=gpus, **settings)
+        if slurm:
+            typer.echo(plan_script(recipe, planned, per_node=gpus_per_node), nl=False)
+        else:
+            typer.echo(report(planned))
 
 
 @app.command()

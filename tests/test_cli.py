@@ -75,7 +75,7 @@ finally:
 def test_help_names_every_command_without_loading_torch():
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("False")
-    for command in ("train", "sample", "evaluate", "serve", "chat", "export", "recipes", "grade"):
+    for command in ("train", "plan", "sample", "evaluate", "serve", "chat", "export", "recipes", "grade"):
         assert re.search(rf"^  {command} +[A-Z]", result.stdout, re.MULTILINE)
     assert "\x1b" not in result.stdout
 
@@ -333,3 +333,19 @@ def test_extreme_numbers_when_sampling(trained, settings):
     result = call("sample", trained / "words", "--prompt", "the", "--max-new-tokens", "2", *settings)
     assert (result.exit_code, "Traceback" in result.output) in ((0, False), (2, False))
     assert result.exit_code == 0 or "64 bits" in result.stderr
+
+
+def test_plan_prints_predictions_and_assumptions():
+    result = call("plan", "llama_1b_fsdp", "--gpus", 16, "--device", "h200", "--mfu", 0.35, "--batch-size=16")
+    assert result.exit_code == 0, result.output
+    for words in ("16 x NVIDIA H200", "Predicted memory", "Predicted speed", "35% of the peak", "data sheet"):
+        assert words in result.output
+    script = call("plan", "llama_8b_multinode", "--slurm").stdout
+    assert script.startswith("#!/bin/bash\n")
+    assert "no device is called 'tpu'" in refused("plan", "laptop", "--device", "tpu")
+
+
+def test_train_refuses_what_the_machine_cannot_hold(tmp_path):
+    refusal = refused("train", "llama_8b_multinode", "--device", "cpu", "--out", tmp_path / "run")
+    assert "needs a predicted" in refusal
+    assert not (tmp_path / "run").exists()

@@ -67,7 +67,7 @@ def publish(run: Path, name: str, results: Path = RESULTS) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Publish what the command line names; return the exit code."""
-    every = [*RECIPES, *COMPARISONS]
+    every = [*(name for name in RECIPES if get(name).corpus is not None), *COMPARISONS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; default: all")
     parser.add_argument("--run", type=Path, help="a finished run of a recipe to keep; needs exactly one NAME")

@@ -19,7 +19,12 @@ class Recipe:
     name: ClassVar[str]  # as typed after `llm-scratch train`
     summary: ClassVar[str]  # one line for `llm-scratch recipes`
 
-    corpus: Literal["sotu", "tiny_shakespeare"]  # a name that data.corpora knows
+    gpus: ClassVar[int] = 1  # that the recipe is made for
+    strategy: ClassVar[str] = "single"  # how they share the work
+    recompute: ClassVar[bool] = False  # whether activations must be recomputed to fit
+
+    corpus: Literal["sotu", "tiny_shakespeare"] | None  # a name that data.corpora knows; none: see data
+    data: None | str = None  # folder of `llm-scratch data prepare`, which takes the place of the corpus
     tokenizer: Literal["byte_pair", "character"]
     vocab_size: int | None = None  # entries to train a byte-pair tokenizer to; none for characters
     context_length: int  # tokens

@@ -32,12 +32,17 @@ class Footprint:
     at_start: int  # the undivided model in float32, which each process holds before it is divided
 
     @property
+    def in_step(self) -> int:
+        """The sum of all that a step holds, in bytes."""
+        return sum(asdict(self).values()) - self.at_start
+
+    @property
     def total(self) -> int:
         """The peak in bytes: of a step or, if that is larger, at the start.
 
         The allocator and the kernels' own space come on top.
         """
-        return max(sum(asdict(self).values()) - self.at_start, self.at_start)
+        return max(self.in_step, self.at_start)
 
 
 def predict_footprint(

@@ -105,9 +105,10 @@ def report(plan: Plan) -> str:
     each = f"({speed.tokens_per_second / n:,.0f} a device)"
     cost = "no price known: give --price" if speed.cost is None else f"${speed.cost:,.0f}"
     lines += [
-        f"  {'total':16}{memory.total / 1e9:10.2f} GB of {usable}: {verdict}",
-        f"  {'at the start':16}{memory.at_start / 1e9:10.2f} GB: the model before it is divided, also in the "
-        "host's memory",
+        f"  {'in a step':16}{memory.in_step / 1e9:10.2f} GB",
+        f"  {'at the start':16}{memory.at_start / 1e9:10.2f} GB, the model before it is divided; "
+        "as much of the host's memory for each process",
+        f"  {'peak':16}{memory.total / 1e9:10.2f} GB of {usable}: {verdict}",
         "",
         "Predicted speed, duration and cost",
         f"  operations a token  {speed.flops_per_token:.3e}",
