@@ -307,7 +307,7 @@ def make(
         "comparison": NAME,
         "command": publish_command(NAME),
         **where,
-        "settings": asdict(settings),
+        "settings": json.loads(json.dumps(asdict(settings))),  # tuples become lists, as when it is read
         "runs": runs,
     }
     write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from llm_from_scratch.nn.masks import causal_mask, padding_mask
+from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.nn.masks import causal_mask, document_mask, padding_mask
 
 
 @pytest.mark.parametrize(("T", "S"), [(5, 5), (3, 7), (1, 4), (0, 3), (0, 0)])
@@ -51,3 +52,35 @@ def test_window_by_loops(T, S, window):
 def test_a_window_of_nothing_is_refused():
     with pytest.raises(ValueError, match="window=0 must be at least 1"):
         causal_mask(3, window=0)
+
+
+def test_document_mask_by_its_definition():
+    ids = torch.tensor([[5, 9, 3, 3, 9, 9, 1], [9, 1, 1, 1, 1, 1, 9]])
+    mask = document_mask(ids, 9)
+    assert mask.shape == (2, 1, 7, 7)
+    for b, row in enumerate(ids.tolist()):
+        for i in range(7):
+            for j in range(7):
+                same = not any(token == 9 for token in row[min(i, j) + 1 : max(i, j) + 1])
+                assert bool(mask[b, 0, i, j]) == same, (b, i, j)
+    with pytest.raises(ValueError, match=r"shape \[B, T\]"):
+        document_mask(ids[0], 9)
+
+
+def test_document_mask_reads_each_document_as_if_alone():
+    """Rotary positions count distances, so a packed document is read as the document by itself."""
+    torch.manual_seed(0)
+    config = DecoderConfig.llama(vocab_size=11, context_length=13, d_model=12, num_layers=2, num_heads=3)
+    model = Decoder(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    first, second = [10, 1, 2, 3, 4], [10, 5, 6, 7]
+    packed = torch.tensor([first + second])
+    with torch.no_grad():
+        masked = model(packed, mask=document_mask(packed, 10))[0]
+        alone = torch.cat([model(torch.tensor([first]))[0], model(torch.tensor([second]))[0]])
+        crossing = model(packed)[0]
+    torch.testing.assert_close(masked, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(crossing[:5], alone[:5], rtol=0, atol=1e-5)
+    assert (crossing[5:] - alone[5:]).abs().max() > 1e-2
