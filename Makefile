@@ -64,7 +64,7 @@ pages: $(READY)
 	$(PY) tools/build_book.py
 
 browser: $(READY)
-	$(PYTEST) -n 2 --dist loadfile -m "browser and not slow" --junitxml $(REPORTS)/browser.xml tests/browser tests/widgets
+	$(PYTEST) -n 2 -m "browser and not slow" --junitxml $(REPORTS)/browser.xml tests/browser tests/widgets
 
 slow: $(READY)  ## the slower checks: long tests, notebooks from nothing, a student's grade run
 	@$(PY) tools/summary.py slow
