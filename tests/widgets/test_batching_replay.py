@@ -98,6 +98,16 @@ def test_static_batches_last_as_long_as_their_longest(requests, slots):
     }
 
 
+@given(REQUESTS, SLOTS, CHUNKS)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@example([Lengths(0, 1, 3), Lengths(1, 1, 1)], 2, 8)  # a slot is free, and yet the second one waits
+def test_a_static_batch_starts_when_the_former_has_ended(requests, slots, chunk):
+    made, _ = replay(requests, slots=slots, prefill_chunk=chunk, static=True)
+    for span in made.spans:
+        assert all(other.end < span.start for other in made.spans if other.start < span.start)
+        assert sum(other.start == span.start for other in made.spans) <= slots
+
+
 def test_a_small_case_by_hand():
     requests = [Lengths(0, 5, 2), Lengths(0, 3, 1), Lengths(1, 1, 1)]
     made, counts = replay(requests, slots=2, prefill_chunk=4)
