@@ -49,19 +49,19 @@ class Settings:
     d_model: int = 64  # columns
     num_layers: int = 2  # blocks
     num_heads: int = 2  # heads a block
-    context_length: int = 128  # tokens
+    context_length: int = 64  # tokens
     training: TrainerConfig = TRAINING
-    eval_batches: int = 8  # of validation windows
-    points: int = 6  # measurements on a curve, beside the one before training
-    slices: tuple[int, ...] = (10_000, 40_000, 160_000)  # tokens of different paragraphs
-    repeated: tuple[int, int] = (8_000, 10)  # tokens of a part, and how often each of its paragraphs stands
+    eval_batches: int = 16  # of validation windows
+    points: int = 5  # measurements on a curve, beside the one before training
+    slices: tuple[int, ...] = (5_000, 20_000, 80_000)  # tokens of different paragraphs
+    repeated: tuple[int, int] = (4_000, 10)  # tokens of a part, and how often each of its paragraphs stands
     copies: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32, 64)  # of each passage to be memorised
     passages: int = 6  # for each number of copies
     passage_lengths: tuple[int, int] = (16, 32)  # tokens of the prompt and of its continuation
-    memory_steps: int = 600  # optimizer steps of the run that memorises
-    order_steps: int = 120  # optimizer steps of each run in order
+    memory_steps: int = 450  # optimizer steps of the run that memorises
+    order_steps: int = 100  # optimizer steps of each run in order
     seeds: tuple[int, ...] = (1, 2, 3)  # of the runs in order; the first two of those with boundaries
-    boundary_steps: int = 200  # optimizer steps of each run with or without boundaries
+    boundary_steps: int = 150  # optimizer steps of each run with or without boundaries
 
 
 class WithinDocuments(nn.Module):
@@ -293,24 +293,23 @@ EXPERIMENTS: dict[str, Callable[[Bench], Iterator[dict[str, object]]]] = {
 def make(
     folder: Path, *, say: Callable[[str], None] = print, settings: Settings | None = None
 ) -> dict[str, object]:
-    """Train every run of every experiment; write record.json into ``folder`` and return it."""
+    """Train every run of every experiment; write record.json into ``folder`` after each, and return it."""
     settings = Settings() if settings is None else settings
     where = surroundings(choose_device("cpu"))
     bench = Bench(settings, say)
-    runs = []
-    for name, experiment in EXPERIMENTS.items():
-        for run in experiment(bench):
-            runs.append({"experiment": name, **run})
-            last = run["curve"][-1]
-            say(f"{name}, {run['name']}: train {last['train']}, validation {last['validation']}")
-    record = {
+    record: dict[str, object] = {
         "comparison": NAME,
         "command": publish_command(NAME),
         **where,
         "settings": json.loads(json.dumps(asdict(settings))),  # tuples become lists, as when it is read
-        "runs": runs,
+        "runs": [],
     }
-    write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    for name, experiment in EXPERIMENTS.items():
+        for run in experiment(bench):
+            record["runs"].append({"experiment": name, **run})
+            write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+            last = run["curve"][-1]
+            say(f"{name}, {run['name']}: train {last['train']}, validation {last['validation']}")
     return record
 
 
