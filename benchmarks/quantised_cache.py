@@ -63,12 +63,15 @@ def losses(model, ids_BT: torch.Tensor, cache: KVCache) -> list[float]:
 
 def table(figures: dict) -> str:
     """The figures as text."""
-    lines = [f"{'cache':<42}{'bytes a text':>14}{'of fp32':>9}{'perplexity':>12}{'change':>18}"]
+    lines = [f"{'cache':<40}{'MB':>5}{'of fp32':>8}{'perplexity':>11}{'change':>16}"]
     plain = figures["rows"][0]
     for row in figures["rows"]:
-        change = f"{row['change_percent']:+.2f} ± {row['change_error_percent']:.2f} %" if row != plain else ""
-        share = f"{row['bytes'] / plain['bytes']:.1%}"
-        lines.append(f"{row['label']:<42}{row['bytes']:>14,}{share:>9}{row['perplexity']:>12.3f}{change:>18}")
+        change = f"{row['change_percent']:+.1f} ± {row['change_error_percent']:.1f} %" if row != plain else ""
+        share = f"{row['bytes'] / plain['bytes']:.0%}"
+        lines.append(
+            f"{row['label']:<40}{row['bytes'] / 1e6:5.1f}{share:>8}{row['perplexity']:11.2f}{change:>16}"
+        )
+    lines.append(f"MB: of a text of {figures['room_tokens']:,} tokens; {figures['windows']} windows scored")
     return "\n".join(lines)
 
 

@@ -105,12 +105,12 @@ def table(figures: dict) -> str:
     rates, one = figures["gigaflops_by_batch"], figures["one_token_milliseconds"]
     lines = [
         f"memory read at {figures['read_gigabytes_per_second']} GB/s; "
-        f"best rate of products {figures['best_gigaflops']:.0f} GFLOP/s; the two limits of fp32 meet at "
-        f"{figures['fp32_batch_where_reading_equals_computing']} vectors",
-        "GFLOP/s by vectors    " + "".join(f"{batch:>7}" for batch in rates["torch_fp32"]),
+        f"best rate of products {figures['best_gigaflops']:.0f} GFLOP/s",
+        f"the two limits of fp32 meet at {figures['fp32_batch_where_reading_equals_computing']} vectors",
+        f"{'GFLOP/s by vectors':22}" + "".join(f"{batch:>6}" for batch in rates["torch_fp32"]),
     ]
     for name, by_batch in rates.items():
-        cells = (f"{rate:7.1f}" for rate in by_batch.values())
+        cells = (f"{rate:6.1f}" for rate in by_batch.values())
         lines.append(f"  {name.replace('_', ' '):20}" + "".join(cells))
     lines.append("all products of one token, milliseconds")
     for name, milliseconds in one.items():

@@ -120,17 +120,17 @@ def pass_seconds(model: Decoder, past: int, repeats: int) -> dict[str, float]:
 
 def table(figures: dict) -> str:
     """The figures as text."""
-    lines = [f"{'':46}{'kept':>7}{'tokens':>8}{'plain':>9}{'drafted':>9}{'speed':>7}"]
-    lines.append(f"{'':46}{'':>7}{'a pass':>8}{'tok/s':>9}{'tok/s':>9}{'ratio':>7}")
+    lines = [f"{'':37}{'kept':>7}{'tokens':>8}{'plain':>9}{'drafted':>9}{'speed':>7}"]
+    lines.append(f"{'':37}{'':>7}{'a pass':>8}{'tok/s':>9}{'tok/s':>9}{'ratio':>7}")
     for row in figures["rows"]:
         lines.append(
-            f"{row['label']:46}{row['acceptance_rate']:7.1%}{row['tokens_per_pass']:8.2f}"
+            f"{row['label']:37}{row['acceptance_rate']:7.1%}{row['tokens_per_pass']:8.2f}"
             f"{row['plain_tokens_per_second']:9.1f}{row['tokens_per_second']:9.1f}{row['speed_ratio']:7.2f}"
         )
-    lines.append(f"{'cost of a pass, in passes over one token':46}" + "".join(f"{T:>7}" for T in PASS_SIZES))
+    lines.append(f"{'cost of a pass over so many tokens':37}" + "".join(f"{T:>7}" for T in PASS_SIZES))
     for name, seconds in figures["pass_seconds"].items():
         costs = (each / seconds["1"] for each in seconds.values())
-        lines.append(f"  {name + ', by tokens':44}" + "".join(f"{cost:7.2f}" for cost in costs))
+        lines.append(f"  {name + ', in passes over one':35}" + "".join(f"{cost:7.2f}" for cost in costs))
     return "\n".join(lines)
 
 

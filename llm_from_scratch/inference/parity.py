@@ -203,10 +203,10 @@ def table() -> list[Row]:
 def main(write: Callable[[str], Any] = print) -> int:
     """Print the table; return 1 if a row is out of its bound."""
     rows = table()
-    write(f"{'what':30} {'against':18} {'measure':18} {'value':>7} {'bound':>7}")
+    write(f"{'what':28} {'against':17} {'measure':17} {'value':>6} {'bound':>6}")
     for row in rows:
         mark = "" if row.passed else "  FAILED"
-        write(f"{row.what:30} {row.against:18} {row.measure:18} {row.value:7.1g} {row.bound:7.0g}{mark}")
+        write(f"{row.what:28} {row.against:17} {row.measure:17} {row.value:6.1g} {row.bound:6.0g}{mark}")
     write(f"random models, {NEW + 1} steps each; a p-value must not be below its bound, others not above")
     return int(not all(row.passed for row in rows))
 

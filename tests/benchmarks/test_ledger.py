@@ -92,7 +92,7 @@ def test_the_last_record_has_a_table(ledger, name):
         assert any(abs(n - figures[figure]) <= 0.5 for n in numbers), figure
     for row in figures.get("rows", ()):
         assert row["label"] in table
-    assert max(map(len, table.splitlines())) <= 110
+    assert max(map(len, table.splitlines())) <= 80  # the width of a page of the book
 
 
 def test_every_line_of_the_ledger_reads():
