@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that `llm-scratch --help` an
 user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 130.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -60,9 +61,9 @@ def train(
     with plain_errors():
         from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
         from llm_from_scratch.recipes.fitting import check_fits
-        from llm_from_scratch.recipes.record import command_line
+        from llm_from_scratch.recipes.record import command_line, in_words
         from llm_from_scratch.recipes.run import train as run_recipe
-        from llm_from_scratch.training.block_options import compile_blocks, recompute_activations
+        from llm_from_scratch.training.block_options import with_options
         from llm_from_scratch.training.distributed import open_strategy
         from llm_from_scratch.training.precision import choose_device
 
@@ -71,13 +72,6 @@ def train(
         recipe = chosen_recipe(name, changes, out if resume else None)
         sharing = open_strategy(strategy, choose_device(recipe.training.device))
         check_fits(recipe, sharing, recompute=recompute)
-
-        def prepare_model(model: object) -> None:
-            if compiled:
-                compile_blocks(model)
-            if recompute:
-                recompute_activations(model)
-
         try:
             record = run_recipe(
                 recipe,
@@ -85,7 +79,7 @@ def train(
                 resume=resume,
                 say=typer.echo,
                 strategy=sharing,
-                prepare_model=prepare_model,
+                prepare_model=with_options(compiled=compiled, recompute=recompute),
             )
             sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
@@ -96,61 +90,19 @@ def train(
             again = command_line("train", name, "--out", str(out), "--resume")
             typer.echo(f"Stopped. Continue from what is saved with:\n  {again}")
             raise typer.Exit(130)
-        scores = record["losses"]
-        minutes, seconds = divmod(round(record["seconds"]["total"]), 60)
-        typer.echo(
-            f"Trained in {minutes} min {seconds} s, {record['tokens_per_second']:,} tokens/s. On the whole "
-            f"validation split: loss {scores['validation_whole_split']:.4f} nats a token, "
-            f"perplexity {scores['perplexity']:.2f}, {scores['bits_per_byte']:.4f} bits a byte.\n"
-            f"The model, its log and loss.svg lie in {out}. Next:\n  {command_line('sample', str(out))}"
-        )
+        typer.echo(in_words(record, out))
 
 
-@app.command(context_settings=PASS_ON)
-def plan(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RECIPE [--FIELD VALUE]...", help="`llm-scratch recipes` lists both."),
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option(help="Devices, one process each.", show_default="the recipe's")
-    ] = None,
-    hardware: Annotated[
-        str, typer.Option("--device", help="a100-40gb, a100, h100, h200, b200, l4, rtx4090 or cpu.")
-    ] = "h100",
-    strategy: Annotated[
-        str | None, typer.Option(help="single, ddp, fsdp or tensor.", show_default="the recipe's")
-    ] = None,
-    recompute: Annotated[
-        bool | None,
-        typer.Option("--recompute/--no-recompute", help="As in train.", show_default="the recipe's"),
-    ] = None,
-    mfu: Annotated[
-        float | None, typer.Option(help="Assumed share of the peak, above 0 and at most 1.")
-    ] = None,
-    price: Annotated[float | None, typer.Option(help="US dollars for a device and hour.")] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Print a Slurm script of the run instead.")] = False,
-    gpus_per_node: Annotated[int, typer.Option(help="GPUs of a machine, for --slurm.")] = 8,
-) -> None:
-    """Predict a recipe's memory, speed and cost. Nothing is run.
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def plan(context: typer.Context) -> None:
+    """Predict a recipe's memory, speed and cost before it is run."""
+    _hand_over("plan", context)
 
-    For example: llm-scratch plan llama_8b_multinode --gpus 64 --device h100
 
-    With --slurm: llm-scratch plan llama_8b_multinode --slurm > run.slurm
-    """
-    with plain_errors():
-        from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
-        from llm_from_scratch.recipes.planning import plan_recipe, plan_script
-        from llm_from_scratch.training.planning import report
-
-        name, changes = parse_fields(arguments or [])
-        recipe = chosen_recipe(name, changes, None)
-        settings = {"strategy": strategy, "recompute": recompute, "mfu": mfu, "price": price}
-        planned = plan_recipe(recipe, hardware, gpus=gpus, **settings)
-        if slurm:
-            typer.echo(plan_script(recipe, planned, per_node=gpus_per_node), nl=False)
-        else:
-            typer.echo(report(planned))
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def data(context: typer.Context) -> None:
+    """Turn texts into tokens to train on: data prepare."""
+    _hand_over("data", context)
 
 
 @app.command()
@@ -217,9 +169,9 @@ def evaluate(
         from llm_from_scratch.training.precision import choose_device
 
         trained = open_trained(run, which=checkpoint, device=choose_device(device))
-        corpus = stored_recipe(trained.config, run)["corpus"]
-        score = score_split(trained.model, trained.tokenizer, corpus, stride=stride)
-        typer.echo(f"{trained.origin}, on the validation split of {corpus}")
+        text = {name: stored_recipe(trained.config, run).get(name) for name in ("corpus", "data")}
+        score = score_split(trained.model, trained.tokenizer, **text, stride=stride)
+        typer.echo(f"{trained.origin}, on the validation split of {text['data'] or text['corpus']}")
         typer.echo(f"loss           {score.nats_per_token:.4f} nats a token")
         typer.echo(f"perplexity     {score.perplexity:.3f}")
         typer.echo(f"bits per byte  {score.bits_per_byte:.4f}")
@@ -381,7 +333,7 @@ def recipes(
             return
         for recipe in map(get, RECIPES):
             size = f"{num_parameters(recipe):,} parameters, {recipe.training.steps:,} steps"
-            typer.echo(f"{recipe.name:18} {size:38} {recipe.summary}")
+            typer.echo(f"{recipe.name:18} {size:42} {recipe.summary}")
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
@@ -416,10 +368,14 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+def _hand_over(name: str, context: typer.Context) -> None:
+    with plain_errors():
+        commands = importlib.import_module("llm_from_scratch.recipes.commands")
+        getattr(commands, name)(args=context.args, prog_name=f"llm-scratch {name}")
+
+
 def import_extra(extra: str, *names: str) -> None:
     """Import packages of an extra, or say how to install it. Raises: ValueError that says so."""
-    import importlib
-
     for name in names:
         try:
             importlib.import_module(name)

@@ -24,7 +24,7 @@ class Recipe:
     recompute: ClassVar[bool] = False  # whether activations must be recomputed to fit
 
     corpus: Literal["sotu", "tiny_shakespeare"] | None  # a name that data.corpora knows; none: see data
-    data: None | str = None  # folder of `llm-scratch data prepare`, which takes the place of the corpus
+    data: str | None = None  # folder of `llm-scratch data prepare`, which takes the place of the corpus
     tokenizer: Literal["byte_pair", "character"]
     vocab_size: int | None = None  # entries to train a byte-pair tokenizer to; none for characters
     context_length: int  # tokens
@@ -109,7 +109,7 @@ def convert(name: str, value: object, wanted: object) -> object:
     ValueError: steps takes a whole number, got 'many'
     """
     options = typing.get_args(wanted) if _is_union(wanted) else (wanted,)
-    for option in options:
+    for option in sorted(options, key=lambda option: option is not type(None)):  # text would read none too
         found, result = _read_as(value, option)
         if found:
             return result

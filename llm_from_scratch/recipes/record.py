@@ -35,6 +35,18 @@ def command_for(recipe: Recipe) -> str:
     return command_line("train", recipe.name, *options)
 
 
+def in_words(record: dict, out: Path) -> str:
+    """Say what a finished run reached and what comes next."""
+    scores = record["losses"]
+    minutes, seconds = divmod(round(record["seconds"]["total"]), 60)
+    return (
+        f"Trained in {minutes} min {seconds} s, {record['tokens_per_second']:,} tokens/s. On the whole "
+        f"validation split: loss {scores['validation_whole_split']:.4f} nats a token, "
+        f"perplexity {scores['perplexity']:.2f}, {scores['bits_per_byte']:.4f} bits a byte.\n"
+        f"The model, its log and loss.svg lie in {out}. Next:\n  {command_line('sample', str(out))}"
+    )
+
+
 def surroundings(device: torch.device) -> dict[str, object]:
     """Return where and with what a run takes place: commit, hardware, versions, date (UTC).
 

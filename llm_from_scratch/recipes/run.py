@@ -8,11 +8,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from llm_from_scratch.data.corpora import load
 from llm_from_scratch.data.loader import BatchLoader, share_of
+from llm_from_scratch.data.shard_loader import ShardLoader
+from llm_from_scratch.data.shards import open_folder
 from llm_from_scratch.evaluation import TextScore, evaluate
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.decoder import Decoder
+from llm_from_scratch.recipes.prepared import first_validation_tokens, open_prepared, scored_folder
 from llm_from_scratch.recipes.recipe import Recipe, flat_fields
 from llm_from_scratch.recipes.record import command_for, surroundings
 from llm_from_scratch.recipes.text import encode, open_tokenizer, scored_split
@@ -21,7 +26,7 @@ from llm_from_scratch.training.precision import choose_device, choose_dtype
 from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.strategy import Strategy
-from llm_from_scratch.training.trainer import Trainer
+from llm_from_scratch.training.trainer import Batches, Trainer
 from llm_from_scratch.training.validation import validation_batches
 
 SMALLEST_BYTE_PAIR = 257  # entries: the bytes and one special token
@@ -47,7 +52,8 @@ def train(
     strategy = Strategy() if strategy is None else strategy
     say = say if strategy.main else None
     say_or_not = say or (lambda line: None)
-    config = {"recipe": {"name": recipe.name, **flat_fields(recipe)}}
+    fields = {name: value for name, value in flat_fields(recipe).items() if (name, value) != ("data", None)}
+    config = {"recipe": {"name": recipe.name, **fields}}
     if not (Path(out) / "record.json").is_file():
         check_possible(recipe, strategy)
     with shared_folder(out, config=config, resume=resume, strategy=strategy) as folder:
@@ -87,7 +93,7 @@ def finish_run(
     """Score the best checkpoint of a finished run on the whole validation split; store the record."""
     with clock("final evaluation"):
         model, tokenizer, _ = load_run(folder, "best")
-        score = score_split(model.to(trainer.device), tokenizer, recipe.corpus)
+        score = score_split(model.to(trainer.device), tokenizer, recipe.corpus, data=recipe.data)
     record = {
         "recipe": recipe.name,
         "command": command_for(recipe),
@@ -116,6 +122,13 @@ def shared_folder(path: Path, *, config: dict, resume: bool, strategy: Strategy)
 
 def check_possible(recipe: Recipe, strategy: Strategy) -> None:
     """Raise ValueError for what cannot run here, before anything is written to the run's folder."""
+    if recipe.data is not None:
+        open_folder(recipe.data)
+    elif recipe.corpus is None:
+        raise ValueError(
+            f"recipe {recipe.name} trains on prepared tokens: `llm-scratch data prepare SOURCE --tokenizer "
+            f"gpt2 --out FOLDER`, then `llm-scratch train {recipe.name} --data FOLDER`"
+        )
     if recipe.tokenizer == "byte_pair" and (recipe.vocab_size or 0) < SMALLEST_BYTE_PAIR:
         raise ValueError(
             f"vocab_size must be at least {SMALLEST_BYTE_PAIR} for byte_pair (256 bytes and the end of a "
@@ -138,28 +151,21 @@ def prepare(
     prepare_model: Callable[[Decoder], object],
 ) -> Trainer:
     """Do everything that comes before the first step, or before the next one of a resumed run."""
-    with strategy.main_first():  # the others find the corpus and the tokenizer on the disk
-        with clock("corpus"):
-            corpus = load(recipe.corpus)
-            train_split, validation_split = corpus.split()
-        say(f"{recipe.corpus}: {len(train_split.text):,} characters to train on. Tokenizer ...")
-        with clock("tokenizer"):
-            tokenizer = open_tokenizer(recipe, corpus, folder / "tokenizer.json")
-    with clock("encoding"):
-        train_tokens, validation_tokens = encode(tokenizer, train_split), encode(tokenizer, validation_split)
+    training = recipe.training
+    sizes = {"context_length": recipe.context_length, "batch_size": training.batch_size}
+    read = prepared_tokens if recipe.data is not None else corpus_tokens
+    tokenizer, batches, validation_tokens = read(recipe, folder, clock, say, strategy, sizes)
     model_config = recipe.model_config(tokenizer.vocab_size)
     stored = {**config, "model": model_config.to_dict(), "training": asdict(recipe.training)}
     if strategy.main:
         write_atomically(folder / "config.json", json.dumps(stored, indent=1) + "\n")
-    training = recipe.training
     seed_everything(training.seed)
     model = Decoder(model_config)
     prepare_model(model)
-    sizes = {"context_length": recipe.context_length, "batch_size": training.batch_size}
     trainer = Trainer(
         model,
         training,
-        batches=BatchLoader(train_tokens, **sizes, seed=training.seed),
+        batches=batches,
         validation=validation_batches(validation_tokens, **sizes, count=training.eval_batches),
         folder=folder,
         show_progress=show_progress,
@@ -167,7 +173,7 @@ def prepare(
     )
     say(
         f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary, "
-        f"{len(train_tokens):,} to train on; {training.steps:,} steps on {trainer.device.type} "
+        f"{len(batches.tokens):,} to train on; {training.steps:,} steps on {trainer.device.type} "
         f"{'' if strategy.processes == 1 else f'in {strategy.processes} processes ({strategy.name}) '}"
         f"in {str(trainer.dtype).removeprefix('torch.')}"
     )
@@ -177,13 +183,63 @@ def prepare(
     return trainer
 
 
-def score_split(model: Decoder, tokenizer: object, corpus: str, *, stride: int | None = None) -> TextScore:
-    """Score the whole validation split, every token once.
+def corpus_tokens(
+    recipe: Recipe,
+    folder: Path,
+    clock: "Stopwatch",
+    say: Callable[[str], None],
+    strategy: Strategy,
+    sizes: dict[str, int],
+) -> tuple[object, Batches, np.ndarray]:
+    """Encode the recipe's corpus: its tokenizer, the batches to train on, the validation tokens."""
+    with strategy.main_first():  # the others find the corpus and the tokenizer on the disk
+        with clock("corpus"):
+            corpus = load(recipe.corpus)
+            train_split, validation_split = corpus.split()
+        say(f"{recipe.corpus}: {len(train_split.text):,} characters to train on. Tokenizer ...")
+        with clock("tokenizer"):
+            tokenizer = open_tokenizer(recipe, corpus, folder / "tokenizer.json")
+    with clock("encoding"):
+        train_tokens, validation_tokens = encode(tokenizer, train_split), encode(tokenizer, validation_split)
+    return tokenizer, BatchLoader(train_tokens, **sizes, seed=recipe.training.seed), validation_tokens
+
+
+def prepared_tokens(
+    recipe: Recipe,
+    folder: Path,
+    clock: "Stopwatch",
+    say: Callable[[str], None],
+    strategy: Strategy,
+    sizes: dict[str, int],
+) -> tuple[object, Batches, np.ndarray]:
+    """Open the recipe's folder of tokens, which the main process checks: as `corpus_tokens`.
+
+    Of the validation split, as many tokens are taken as the evaluations during the run read.
+    """
+    say(f"{recipe.data}: comparing every shard with its sha256 ...")
+    with strategy.main_first(), clock("data"):
+        tokenizer, data = open_prepared(recipe.data, folder / "tokenizer.json", verify=strategy.main)
+    batches = ShardLoader(
+        data.tokens("train"), **sizes, seed=recipe.training.seed, fingerprint=data.fingerprint
+    )
+    read = sizes["context_length"] * sizes["batch_size"] * recipe.training.eval_batches + 1
+    return tokenizer, batches, first_validation_tokens(data, read)
+
+
+def score_split(
+    model: Decoder,
+    tokenizer: object,
+    corpus: str | None,
+    *,
+    stride: int | None = None,
+    data: str | None = None,
+) -> TextScore:
+    """Score the whole validation split of a corpus or of a folder of ``data``, every token once.
 
     ``stride`` is the distance of one window to the next in tokens; by default the context length, so
     that windows do not overlap: the way the loss is measured during training.
     """
-    split = scored_split(tokenizer, corpus)
+    split = scored_split(tokenizer, corpus) if data is None else scored_folder(data)
     return evaluate(
         model,
         split.tokens,

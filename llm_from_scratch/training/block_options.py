@@ -43,6 +43,18 @@ def compile_blocks(model: nn.Module, *, compiler: Callable = torch.compile) -> n
     return model
 
 
+def with_options(*, compiled: bool, recompute: bool) -> Callable[[nn.Module], None]:
+    """Return what prepares a new model in these ways, compiling first."""
+
+    def prepare(model: nn.Module) -> None:
+        if compiled:
+            compile_blocks(model)
+        if recompute:
+            recompute_activations(model)
+
+    return prepare
+
+
 class CompiledOrNot:
     """A compiled function that falls back to the plain one when compiling it fails.
 
