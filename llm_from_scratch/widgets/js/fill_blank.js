@@ -76,14 +76,14 @@ button { cursor: pointer; } button:hover { background: var(--wash); }
 .tokens { display: flex; flex-wrap: wrap; gap: .25rem; margin-top: .75rem; }
 .tokens button { min-height: 32px; padding: 0 .375rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .tokens button[aria-checked=true] { border: 2px solid var(--other); font-weight: 600; }
-.plot { margin-top: .75rem; } svg { display: block; width: 100%; height: auto; max-width: 480px; }
+.plot { margin-top: .75rem; overflow: hidden; } svg { display: block; }
 .words { margin-top: .5rem; min-height: 2.9em; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 ${PICTURE}
 @media (forced-colors: active) { text { fill: CanvasText; } .bar { fill: CanvasText; } .bar.answer { fill: Highlight; } .tokens button[aria-checked=true] { border-color: Highlight; } }
 @media print { .right, .choose { display: none; } .widget { break-inside: avoid; } }
 `;
-const WIDE = 480, ROW = 24, NAMES = 120, BAR = 290; // SVG units
+const WIDE = 480, ROW = 24, VALUE = 70; // SVG units: the widest picture, one row, room for a number
 
 function FillBlank(root, data) {
   const state = { sentence: data.sentence, place: data.place };
@@ -119,11 +119,12 @@ function FillBlank(root, data) {
   });
 
   // ---- Drawing
-  function draw() {
+  function draw(wide) {
+    const names = Math.round(Math.min(120, 0.4 * wide)), most = wide - names - VALUE, letters = Math.floor(names / 8);
     const { top } = blank(), answer = here().tokens[state.place][0], longest = Math.max(top[0][2], 1e-9);
     const markup = top.map(([token, shown, p], n) => {
-      const y = 4 + ROW * n, bar = Math.max(1, BAR * p / longest), mine = token === answer;
-      return `<text class="end" x="${NAMES - 8}" y="${y + 16}">${escapeXml(shorten(shown, 15))}</text><rect class="bar${mine ? " answer" : ""}" x="${NAMES}" y="${y + 3}" width="${bar.toFixed(1)}" height="16" rx="2"/><text x="${(NAMES + bar + 6).toFixed(1)}" y="${y + 16}">${fixed(p, 3)}${mine ? " ◂" : ""}</text>`;
+      const y = 4 + ROW * n, bar = Math.max(1, most * p / longest), mine = token === answer;
+      return `<text class="end" x="${names - 8}" y="${y + 16}">${escapeXml(shorten(shown, letters))}</text><rect class="bar${mine ? " answer" : ""}" x="${names}" y="${y + 3}" width="${bar.toFixed(1)}" height="16" rx="2"/><text x="${(names + bar + 6).toFixed(1)}" y="${y + 16}">${fixed(p, 3)}${mine ? " ◂" : ""}</text>`;
     }).join("");
     return { markup, height: 8 + ROW * top.length };
   }
@@ -145,8 +146,8 @@ function FillBlank(root, data) {
       one.setAttribute("aria-label", mine ? `${shown}, hidden` : shown);
     });
     select.value = state.sentence;
-    const drawn = draw(), said = describe();
-    for (const [key, value] of [["role", "img"], ["viewBox", `0 0 ${WIDE} ${drawn.height}`], ["aria-label", "Bars of the likeliest tokens. The words below give the first three."]]) picture.setAttribute(key, value);
+    const wide = Math.min(WIDE, plot.clientWidth || WIDE), drawn = draw(wide), said = describe();
+    for (const [key, value] of [["role", "img"], ["width", wide], ["height", drawn.height], ["viewBox", `0 0 ${wide} ${drawn.height}`], ["aria-label", "Bars of the likeliest tokens. The words below give the first three."]]) picture.setAttribute(key, value);
     picture.innerHTML = drawn.markup;
     words.textContent = said;
     if (!aloud) return;
@@ -167,7 +168,7 @@ function FillBlank(root, data) {
     return [["sentence", "place", "hidden", "hidden_probability", "hidden_rank", "entropy_bits", "rank", "token", "probability"], ...lines].map((line) => line.join(",") + "\r\n").join("");
   }
   function svg() {
-    const style = PICTURE.replace(/var\(--(.*?)\)/g, (_, key) => COLOURS.light[key]), drawn = draw();
+    const style = PICTURE.replace(/var\(--(.*?)\)/g, (_, key) => COLOURS.light[key]), drawn = draw(WIDE);
     const words = here().tokens.map(([, shown], n) => (n === state.place ? "____" : shown)).join(" ").replace(/ ##/g, "");
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDE} ${drawn.height + 56}" width="${WIDE}" height="${drawn.height + 56}" role="img"><title>${escapeXml(clean(data.title))}</title><style>${style}</style><rect width="100%" height="100%" fill="#fff"/>`
       + `<text x="10" y="22">${escapeXml(clean(shorten(data.title, 60)))}</text><text x="10" y="42" class="faint">${escapeXml(clean(shorten(words, 70)))}</text><g transform="translate(0 52)">${clean(drawn.markup)}</g></svg>`;
@@ -176,6 +177,7 @@ function FillBlank(root, data) {
   // ---- Start
   root.append(host);
   fillTokens();
+  new ResizeObserver(() => update(false)).observe(plot);
   followTheme(() => { const now = pageTheme(); if (now !== host.dataset.theme) { host.dataset.theme = now; update(false); } });
   return { state, set, csv, svg, describe };
 }
