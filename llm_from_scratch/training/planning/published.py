@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 from llm_from_scratch.models.counts import cache_bytes, parameter_counts
 from llm_from_scratch.models.decoder_config import DecoderConfig
-from llm_from_scratch.training.planning.devices import device_named
+from llm_from_scratch.training.planning.devices import device_named, with_price
 from llm_from_scratch.training.planning.footprint import activation_bytes, held_numbers
-from llm_from_scratch.training.planning.speed import tokens_per_second, training_flops_per_token
+from llm_from_scratch.training.planning.speed import (
+    predict_speed,
+    tokens_per_second,
+    training_flops_per_token,
+)
 
 GIB = 2**30
 
@@ -114,6 +118,7 @@ def _lora(what: str, config: DecoderConfig, tokens: int, batch_size: int, gigaby
 
 # Rates whose source states no MFU: nothing to predict them from, so only the MFU that they mean is printed.
 WITHOUT_MFU = (
+    ("nanochat d24", D24, "h100", round(16_704 * 524_288 / 10_949.46713 / 8), NANOCHAT),
     ("Llama 2 7B, README", LLAMA2_7B, "a100", 3760, FMS),
     ("Llama 2 13B", LLAMA2_13B, "a100", 1700, FMS),
     ("Llama 2 34B, recomputed", LLAMA2_34B, "a100", 772, FMS),
@@ -124,6 +129,14 @@ WITHOUT_MFU = (
 def implied_mfu(config: DecoderConfig, device: str, rate: float) -> float:
     """Return the MFU at which the planner would predict a published rate a device."""
     return rate / tokens_per_second(config, device_named(device), mfu=1.0)
+
+
+def _nanochat_cost() -> float:
+    """16,704 steps at the README's price, at the MFU that its 10,949 seconds mean."""
+    device = with_price(device_named("h100"), 24 / 8)
+    tokens = 16_704 * 524_288
+    mfu = implied_mfu(D24, "h100", tokens / 10_949.46713 / 8)
+    return predict_speed(D24, device, mfu=mfu, devices=8, total_tokens=tokens).cost
 
 
 def _nanogpt_days() -> float:
@@ -142,6 +155,14 @@ PUBLISHED = (
         predict=lambda: 16_704 * 524_288 * training_flops_per_token(D24),
         source=NANOCHAT,
         note="nanochat attends in short windows in three layers of four; the planner counts whole ones",
+    ),
+    Published(
+        what="nanochat d24, cost at $24 an hour for 8 H100",
+        unit="US dollars",
+        published=73,
+        predict=_nanochat_cost,
+        source=NANOCHAT,
+        note="the cost takes price and duration from the README: it tests the arithmetic alone",
     ),
     Published(
         what="GPT-2 124M on 8 A100, 600,000 steps",
