@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def _encoded(
             yield from _encode(batch, end, dtype)
         return
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_open_tokenizer, initargs=(path,)
+        workers, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(path,)
     ) as pool:
         under_way: deque[Future] = deque()
         try:
@@ -217,6 +218,19 @@ def _batches(documents: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, s
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _begin_worker(path: Path) -> None:
+    """Open the tokenizer, and end this process when the main one is killed: it would wait for ever."""
+    parent = parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=end_with_parent, daemon=True).start()
+    _open_tokenizer(path)
 
 
 def _open_tokenizer(path: Path) -> None:

@@ -37,5 +37,7 @@ if __name__ == "__main__":  # slowly, so that it can be killed in the middle
         time.sleep(0.1)
 
     shard_writer.write_atomically = slow
-    source, tokenizer, out = sys.argv[1:]
-    prepare([source], tokenizer=load_tokenizer(tokenizer), out=Path(out), settings=SETTINGS, workers=1)
+    source, tokenizer, out, workers = sys.argv[1:]
+    prepare(
+        [source], tokenizer=load_tokenizer(tokenizer), out=Path(out), settings=SETTINGS, workers=int(workers)
+    )

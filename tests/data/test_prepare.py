@@ -106,15 +106,18 @@ def test_resumed_equals_uninterrupted(source, tokenizer, tmp_path, monkeypatch, 
         assert said[0] == f"{after // 2} finished shards are whole and kept"
 
 
-def test_killed_in_the_middle(source, tokenizer, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_in_the_middle(source, tokenizer, tmp_path, workers):
     tokenizer.save(tmp_path / "tokenizer.json")
     run(source, tokenizer, tmp_path / "whole")
     command = [sys.executable, "-m", "tests.data.prepared", source, str(tmp_path / "tokenizer.json")]
-    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "killed"), str(workers)], stdout=subprocess.PIPE, text=True
+    )
     for _ in range(5):
         assert process.stdout.readline()
     process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    process.communicate()
+    process.communicate()  # returns once the processes that encode, which hold the pipe too, have ended
     assert process.returncode != 0
     assert not (tmp_path / "killed" / "index.json").exists()
     run(source, tokenizer, tmp_path / "killed")
