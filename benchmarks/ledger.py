@@ -81,13 +81,14 @@ def print_latest(name: str, table: Callable[[dict], str]) -> None:
 def circumstances(entry: dict) -> str:
     """Command, date, commit and machine of a record, in three lines."""
     commit, machine = (entry["commit"] or "unknown")[:10], entry["hardware"]
-    changed = ", files changed since" if entry["changed_files"] else ""
+    moment, load = entry["date"][:16].replace("T", " "), machine["load_1min"]
+    changed = ", uncommitted changes" if entry["changed_files"] else ""
     return "\n".join(
         (
             entry["command"],
-            f"{entry['date'][:16].replace('T', ' ')} UTC, commit {commit}{changed}",
+            f"{moment} UTC, load {load}, commit {commit}{changed}",
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
-            f"{machine['system']}, load {machine['load_1min']}",
+            f"{machine['system']}",
         )
     )
 

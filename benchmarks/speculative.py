@@ -127,10 +127,10 @@ def table(figures: dict) -> str:
             f"{row['label']:37}{row['acceptance_rate']:7.1%}{row['tokens_per_pass']:8.2f}"
             f"{row['plain_tokens_per_second']:9.1f}{row['tokens_per_second']:9.1f}{row['speed_ratio']:7.2f}"
         )
-    lines.append(f"{'cost of a pass over so many tokens':37}" + "".join(f"{T:>7}" for T in PASS_SIZES))
+    lines.append(f"{'cost of a pass, in passes over one':37}" + "".join(f"{T:>7}" for T in PASS_SIZES))
     for name, seconds in figures["pass_seconds"].items():
         costs = (each / seconds["1"] for each in seconds.values())
-        lines.append(f"  {name + ', in passes over one':35}" + "".join(f"{cost:7.2f}" for cost in costs))
+        lines.append(f"  {name + ', by its tokens':35}" + "".join(f"{cost:7.2f}" for cost in costs))
     return "\n".join(lines)
 
 

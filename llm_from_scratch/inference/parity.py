@@ -207,7 +207,7 @@ def main(write: Callable[[str], Any] = print) -> int:
     for row in rows:
         mark = "" if row.passed else "  FAILED"
         write(f"{row.what:28} {row.against:17} {row.measure:17} {row.value:6.1g} {row.bound:6.0g}{mark}")
-    write(f"random models, {NEW + 1} steps each; a p-value must not be below its bound, others not above")
+    write(f"random models, {NEW + 1} steps each; bounds: p-values from below, others from above")
     return int(not all(row.passed for row in rows))
 
 
