@@ -1,7 +1,6 @@
 """Whether a machine can hold a recipe, by prediction, before anything is written or allocated."""
 
 import os
-from dataclasses import asdict
 
 import torch
 
@@ -39,6 +38,7 @@ def check_fits(recipe: Recipe, strategy: Strategy, *, recompute: bool = False) -
             processes=strategy.processes,
             product_bytes=dtype.itemsize,
             recompute=recompute,
+            accumulate=training.accumulate,
         )
     except ValueError:  # a choice without a formula, or one that the run itself refuses with better words
         return None
@@ -47,7 +47,7 @@ def check_fits(recipe: Recipe, strategy: Strategy, *, recompute: bool = False) -
     if memory is None or footprint.total * sharing <= memory:
         return footprint
     parts = ", ".join(
-        f"{part.replace('_', ' ')} {size / 1e9:.1f}" for part, size in asdict(footprint).items() if size
+        f"{part.replace('_', ' ')} {size / 1e9:.1f}" for part, size in footprint.parts.items() if size
     )
     whose = "this machine" if device.type == "cpu" else "the GPU"
     among = f", shared by {sharing} processes" if sharing > 1 else ""

@@ -25,8 +25,8 @@ class Llama1b(Scaled):
     tokens_per_parameter: ClassVar[float] = 20.0
     base_rate: ClassVar[float] = 4e-4
     base_training: ClassVar[dict[str, object]] = {
-        "batch_size": 32,
-        "accumulate": 8,
+        "batch_size": 16,
+        "accumulate": 16,
         "warmup_fraction": 0.02,
         "eval_every": 500,
         "eval_batches": 32,

@@ -17,7 +17,6 @@ MISSES: dict[str, str] = {
     "make 4.7 days, between its 4 and the 5 of its config",
     "phi-1.5, LoRA, 4 x 1044 tokens": "frozen matrices need not keep their inputs, and its two branches "
     "share one norm; the planner counts full training",
-    "StableLM Alpha 3B, LoRA, 4 x 1034 tokens": "as phi-1.5",
 }
 
 

@@ -5,7 +5,7 @@ heads, K key/value heads, D width of a head, L layers, V vocabulary entries, P p
 s bytes of a number in a matrix product (2: bfloat16, 4: float32), r bytes of one in the residual stream.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -26,15 +26,31 @@ class Footprint:
     optimizer: int  # AdamW's two averages, float32
     weight_copies: int  # bfloat16 copies of the matrices, which autocast keeps or FSDP2 gathers
     buckets: int  # in which ddp averages the gradients
+    undivided_gradients: int  # that fsdp holds before it divides them, of all blocks where it accumulates
     activations: int  # kept by the forward pass for the backward pass
     logits: int  # scores, their log-probabilities and the gradients of both
-
     at_start: int  # the undivided model in float32, which each process holds before it is divided
+    last_block: int  # activations that are left when the gradients are complete
+    accumulates: bool  # whether gradients of earlier micro-batches are there beside the activations
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What a step holds, by name, in bytes."""
+        apart = ("at_start", "last_block", "accumulates")
+        return {name: size for name, size in asdict(self).items() if name not in apart}
 
     @property
     def in_step(self) -> int:
-        """The sum of all that a step holds, in bytes."""
-        return sum(asdict(self).values()) - self.at_start
+        """The peak of a step, in bytes.
+
+        Gradients appear as activations go. So without accumulation the peak is at the logits, before there
+        is a gradient, or at the end of the backward pass, whichever is larger.
+        """
+        moving = self.gradients + self.activations + self.logits
+        if self.accumulates:
+            return sum(self.parts.values())
+        at_logits, at_end = self.activations + self.logits, self.gradients + self.last_block
+        return sum(self.parts.values()) - moving + max(at_logits, at_end)
 
     @property
     def total(self) -> int:
@@ -54,13 +70,14 @@ def predict_footprint(
     processes: int = 1,
     product_bytes: int = 2,
     recompute: bool = False,
+    accumulate: int = 1,
 ) -> Footprint:
     """Predict what AdamW training keeps in memory; ``batch_size`` sequences are one process's.
 
     Formula: parameters 4 P', gradients 4 P', averages 8 P', with P' the numbers that a process holds
-    (`held_numbers`); ddp's buckets 4 P; copies of weights see `weight_copy_bytes`; `activation_bytes`; and
-    12 V bytes of logits a token: in bfloat16 the scores (2 V), their log-softmax and its gradient in
-    float32 (4 V + 4 V) and the gradient of the scores (2 V); in float32 three times 4 V.
+    (`held_numbers`); ddp's buckets 4 P; `weight_copy_bytes`; `undivided_gradient_bytes`;
+    `activation_bytes`; and of logits, a token, s V for the scores and 12 V for their log-softmax and two
+    gradients in float32.
     Sources: Rajbhandari et al. 2020, section 3.1 (model states); Korthikanti et al. 2022, section 4.1.
     Raises: ValueError for an unknown strategy, a size below 1, and choices without a formula.
 
@@ -68,12 +85,19 @@ def predict_footprint(
     ...     vocab_size=50257, context_length=1024, d_model=768, num_layers=12, num_heads=12)
     >>> footprint = predict_footprint(config, batch_size=12)
     >>> footprint.parameters, round(footprint.logits / footprint.total, 2)
-    (497759232, 0.54)
+    (497759232, 0.6)
     """
     tokens = config.context_length if tokens is None else tokens
     _check(config, strategy, batch_size=batch_size, tokens=tokens, processes=processes)
     held = held_numbers(config, strategy=strategy, processes=processes)
     whole = sum(tensor.numel() for tensor in _parameters(config).values())
+    shape = {
+        "batch_size": batch_size,
+        "tokens": tokens,
+        "product_bytes": product_bytes,
+        "divided": processes if strategy == "tensor" else 1,
+    }
+    undivided = undivided_gradient_bytes(config, product_bytes=product_bytes, accumulate=accumulate)
     return Footprint(
         parameters=FLOAT32 * held,
         gradients=FLOAT32 * held,
@@ -82,16 +106,12 @@ def predict_footprint(
             config, strategy=strategy, processes=processes, product_bytes=product_bytes, recompute=recompute
         ),
         buckets=FLOAT32 * whole if strategy == "ddp" else 0,
-        activations=activation_bytes(
-            config,
-            batch_size=batch_size,
-            tokens=tokens,
-            product_bytes=product_bytes,
-            recompute=recompute,
-            divided=processes if strategy == "tensor" else 1,
-        ),
-        logits=12 * config.vocab_size * batch_size * tokens,
+        undivided_gradients=undivided if strategy == "fsdp" else 0,
+        activations=activation_bytes(config, **shape, recompute=recompute),
+        logits=(product_bytes + 3 * FLOAT32) * config.vocab_size * batch_size * tokens,
         at_start=FLOAT32 * whole,
+        last_block=activation_bytes(replace(config, num_layers=1), **shape),
+        accumulates=accumulate > 1,
     )
 
 
@@ -139,6 +159,21 @@ def weight_copy_bytes(
         matrices //= processes
     blocks = 1 if recompute else config.num_layers
     return product_bytes * (blocks * matrices + config.vocab_size * config.d_model)
+
+
+def undivided_gradient_bytes(config: DecoderConfig, *, product_bytes: int, accumulate: int) -> int:
+    """Return the bytes of whole gradients that a process of FSDP2 holds before they are divided.
+
+    While micro-batches accumulate, nothing is sent, and the gradients of all parameters stay whole in
+    float32: 4 P. Without accumulation a block's are divided as soon as they are there, and those of
+    embeddings, last norm and output layer at the end: s for each number of the two, and their float32 copy.
+    """
+    everything = _parameters(config)
+    block = sum(tensor.numel() for name, tensor in everything.items() if name.startswith("blocks.0."))
+    rest = sum(tensor.numel() for name, tensor in everything.items() if not name.startswith("blocks."))
+    if accumulate > 1:
+        return FLOAT32 * (rest + config.num_layers * block) + product_bytes * block
+    return product_bytes * (rest + block) + FLOAT32 * max(rest, block)
 
 
 def activation_bytes(

@@ -1,6 +1,6 @@
 """A plan of a run: its predicted memory, speed, duration and cost, with every assumption."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from llm_from_scratch.data.loader import share_of
 from llm_from_scratch.models.counts import parameter_counts
@@ -77,6 +77,7 @@ def make_plan(
             processes=devices,
             product_bytes=2 if device.precision == "bfloat16" else 4,
             recompute=recompute,
+            accumulate=training.accumulate,
         ),
         speed=predict_speed(
             config, device, mfu=mfu, devices=devices, total_tokens=steps_tokens * training.steps
@@ -97,18 +98,18 @@ def report(plan: Plan) -> str:
         "",
         "Predicted memory at the peak, in each process (GB = 10^9 bytes; nothing was run)",
     ]
-    for part, size in asdict(memory).items():
-        if part != "at_start":
-            lines.append(f"  {part.replace('_', ' '):16}{size / 1e9:10.2f} GB")
+    for part, size in memory.parts.items():
+        lines.append(f"  {part.replace('_', ' '):20}{size / 1e9:6.2f} GB")
+    note = "" if memory.accumulates else ", in which gradients come as activations go"
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     usable = f"{device.memory * USABLE / 1e9:.1f} GB usable"
     each = f"({speed.tokens_per_second / n:,.0f} a device)"
     cost = "no price known: give --price" if speed.cost is None else f"${speed.cost:,.0f}"
     lines += [
-        f"  {'in a step':16}{memory.in_step / 1e9:10.2f} GB",
-        f"  {'at the start':16}{memory.at_start / 1e9:10.2f} GB, the model before it is divided; "
+        f"  {'peak of a step':20}{memory.in_step / 1e9:6.2f} GB{note}",
+        f"  {'at the start':20}{memory.at_start / 1e9:6.2f} GB, the model before it is divided; "
         "as much of the host's memory for each process",
-        f"  {'peak':16}{memory.total / 1e9:10.2f} GB of {usable}: {verdict}",
+        f"  {'peak':20}{memory.total / 1e9:6.2f} GB of {usable}: {verdict}",
         "",
         "Predicted speed, duration and cost",
         f"  operations a token  {speed.flops_per_token:.3e}",

@@ -104,7 +104,7 @@ def _inference(what: str, config: DecoderConfig, gigabytes: float) -> Published:
 def _lora(what: str, config: DecoderConfig, tokens: int, batch_size: int, gigabytes: float) -> Published:
     def predict() -> float:
         kept = activation_bytes(config, batch_size=batch_size, tokens=tokens, product_bytes=2, stream_bytes=2)
-        return (_weights(config) + kept + 12 * config.vocab_size * batch_size * tokens) / 1e9
+        return (_weights(config) + kept + 8 * config.vocab_size * batch_size * tokens) / 1e9
 
     return Published(
         what=f"{what}, LoRA, {batch_size} x {tokens} tokens",
@@ -112,7 +112,8 @@ def _lora(what: str, config: DecoderConfig, tokens: int, batch_size: int, gigaby
         published=gigabytes,
         predict=predict,
         source=LITGPT_LORA,
-        note="all in bfloat16; frozen matrices keep their inputs in the formula, which they need not",
+        note="all in bfloat16, the loss too, so 8 V bytes of logits a token; frozen matrices keep their "
+        "inputs in the formula, which they need not",
     )
 
 

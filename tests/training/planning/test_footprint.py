@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
 from llm_from_scratch.models.counts import activation_numbers, parameter_counts
@@ -120,6 +121,42 @@ def test_parameters_gradients_and_averages_are_those_of_fake_tensors(name):
     assert 4 * sum(parameter_counts(config).values()) == predicted.parameters
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("name", ["gpt2_124m", "llama_1b"])
+def test_the_peak_of_a_step_is_that_of_torchs_memory_tracker(name, accumulate, bfloat16):
+    config = CONFIGS[name]
+    with FakeTensorMode():
+        model = Decoder(config)
+        model.check_ids = lambda *inputs: None
+        optimizer = build_adamw(model, learning_rate=1e-3, weight_decay=0.1, one_kernel=False)
+        tracker = MemTracker()
+        tracker.track_external(model, optimizer)
+        ids = torch.zeros(2, 1024, dtype=torch.long)
+        with tracker:
+            for _ in range(2):  # the averages are made by the first step
+                for _ in range(accumulate):
+                    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+                        logits, loss = model(ids, ids)  # the scores stay alive, as in the Trainer
+                    loss.backward()
+                    tracker.reset_mod_stats()
+                del logits, loss
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    size = {"batch_size": 2, "tokens": 1024, "product_bytes": 2 if bfloat16 else 4}
+    predicted = predict_footprint(config, **size, accumulate=accumulate)
+    assert predicted.in_step == pytest.approx(peak, rel=0.02)
+
+
+def test_accumulating_gradients_count_beside_activations_and_whole_in_fsdp():
+    config = CONFIGS["llama_1b"]
+    once = predict_footprint(config, batch_size=2, strategy="fsdp", processes=8)
+    twice = predict_footprint(config, batch_size=2, strategy="fsdp", processes=8, accumulate=2)
+    assert twice.undivided_gradients > 4 * sum(parameter_counts(config).values()) > once.undivided_gradients
+    assert twice.in_step > once.in_step + 2 * once.gradients
+
+
 SHARDS = """
 import sys, torch, torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -159,7 +196,7 @@ def test_strategies_differ_where_they_should():
     assert fsdp.parameters * 8 == pytest.approx(single.parameters, rel=1e-3)
     assert fsdp.activations == single.activations > tensor.activations
     assert predict_footprint(config, batch_size=2, recompute=True).total < single.total
-    assert single.logits == 12 * 32000 * 2 * 2048
+    assert single.logits == 14 * 32000 * 2 * 2048
 
 
 @pytest.mark.parametrize(
