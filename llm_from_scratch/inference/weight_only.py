@@ -127,6 +127,7 @@ class WeightOnlyLinear(nn.Module):
         super().__init__()
         self.matrix = WeightOnly(layer.weight, bits=bits, group_size=group_size)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.train(layer.training)
 
     @property
     def weight(self) -> Float[Tensor, "N C"]:
@@ -149,6 +150,7 @@ class WeightOnlyEmbedding(nn.Module):
     def __init__(self, table: nn.Embedding, *, bits: int, group_size: int = 32):
         super().__init__()
         self.matrix = WeightOnly(table.weight, bits=bits, group_size=group_size)
+        self.train(table.training)
 
     weight = WeightOnlyLinear.weight
 

@@ -1,7 +1,10 @@
 """The compiled step gives the scores of the model, and greedy generation the tokens of transformers."""
 
 import copy
+import functools
+import platform
 import warnings
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -51,22 +54,49 @@ FORMATS = {
 }
 
 
+def test_a_quantised_copy_keeps_the_mode():
+    """Where one part is in training mode, each token would pay for switching all of them to and fro."""
+    for model in (ALL["wide"].eval(), copy.deepcopy(ALL["wide"]).train()):
+        parts = quantise_weights(model, bits=8).modules()
+        assert {part.training for part in parts} == {model.training}
+
+
 def close(left, right):
     torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-4)
 
 
+# Registers of 16, 8 and 4 numbers, and this machine's own: each has code of its own in product.h.
+PROCESSORS = ["native"]
+if platform.machine() == "x86_64":
+    PROCESSORS += ["x86-64-v3", "x86-64"]
+    cpuinfo = Path("/proc/cpuinfo")
+    PROCESSORS += ["x86-64-v4"] if cpuinfo.is_file() and "avx512bw" in cpuinfo.read_text() else []
+
+
+@functools.cache
+def library_for(processor):
+    """The library compiled for a processor that this one can stand in for."""
+    flags = native.FLAGS
+    try:
+        native.FLAGS = tuple(f"-march={processor}" if f == "-march=native" else f for f in flags)
+        return native.native_library.__wrapped__()
+    finally:
+        native.FLAGS = flags
+
+
 @compiled
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("bits", [0, 8, 4])
-@given(N=st.integers(1, 9), C=st.integers(1, 131), B=st.integers(1, 19), bias=st.booleans())
+@given(N=st.integers(1, 19), C=st.integers(1, 131), B=st.integers(1, 19), bias=st.booleans())
 @hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
-def test_a_product_is_that_of_the_definition(bits, N, C, B, bias):
+def test_a_product_is_that_of_the_definition(processor, bits, N, C, B, bias):
     layer = torch.nn.Linear(C, N, bias=bias)
     layer = WeightOnlyLinear(layer, bits=bits, group_size=32 << N % 3) if bits else layer
     x_BC = torch.zeros(B, -(-C // 32) * 32)
     x_BC[:, :C] = torch.randn(B, C)
     y_BN = torch.full((B, N), torch.nan)
     struct = matrix_of(layer, kept := [])
-    native.native_library().multiply(struct, B, x_BC.data_ptr(), x_BC.shape[1], y_BN.data_ptr(), 2)
+    library_for(processor).multiply(struct, B, x_BC.data_ptr(), x_BC.shape[1], y_BN.data_ptr(), 2)
     assert kept
     with torch.no_grad():
         torch.testing.assert_close(y_BN, layer(x_BC[:, :C]), rtol=1e-5, atol=1e-5)

@@ -73,7 +73,7 @@ static void attend(const float* q, const float* keys, const float* values, int64
     const float* key = keys + s * D;
     Lanes products = {};
     int64_t d = 0;
-    for (; d + 8 <= D; d += 8) products += load(q + d) * load(key + d);
+    for (; d + LANES <= D; d += LANES) products += load(q + d) * load(key + d);
     float dot = total(products);
     for (; d < D; d++) dot += q[d] * key[d];
     scores[s] = dot * scale + (bias ? bias[S - 1 - s] : 0);
@@ -82,10 +82,10 @@ static void attend(const float* q, const float* keys, const float* values, int64
   for (int64_t s = 0; s < S; s++) sum += scores[s] = expf(scores[s] - highest);
   int64_t d = 0;
   for (; d + 32 <= D; d += 32) {  // a stretch of columns at a time, whose sums stay in registers
-    Lanes sums[4] = {};
+    Lanes sums[32 / LANES] = {};
     for (int64_t s = 0; s < S; s++)
-      for (int j = 0; j < 4; j++) sums[j] += load(values + s * D + d + 8 * j) * scores[s];
-    for (int i = 0; i < 32; i++) out[d + i] = sums[i / 8][i % 8] / sum;
+      for (int j = 0; j < 32 / LANES; j++) sums[j] += load(values + s * D + d + LANES * j) * scores[s];
+    for (int i = 0; i < 32; i++) out[d + i] = sums[i / LANES][i % LANES] / sum;
   }
   for (; d < D; d++) {
     float rest = 0;

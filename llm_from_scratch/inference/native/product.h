@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 #if defined(__AVX2__) && defined(__F16C__)
 #include <immintrin.h>
@@ -35,7 +36,7 @@ struct Team {
       round.notify_all();
       return;
     }
-    for (int look = 0; look < 10000; look++)
+    for (int look = 0; look < 100000; look++)  // some 0.1 ms
       if (round != before) return;
     while (round == before) round.wait(before);
   }
@@ -47,7 +48,14 @@ struct Team {
   }
 };
 
-typedef float Lanes __attribute__((vector_size(32)));  // eight numbers side by side
+// Numbers side by side: as many as the processor's widest register holds, 8 or 16.
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+constexpr int PARTS = 16 / LANES;  // registers for 16 columns
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
 
 static inline Lanes load(const float* p) {
   Lanes lanes;
@@ -57,27 +65,36 @@ static inline Lanes load(const float* p) {
 
 static inline float total(Lanes l) {
   typedef float Half __attribute__((vector_size(16)));
-  Half half = Half{l[0], l[1], l[2], l[3]} + Half{l[4], l[5], l[6], l[7]};
+  Half half = {};
+  for (int i = 0; i < LANES; i += 4) half += Half{l[i], l[i + 1], l[i + 2], l[i + 3]};
   return (half[0] + half[2]) + (half[1] + half[3]);
 }
 
-#if defined(__AVX2__) && defined(__F16C__)
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+static inline Lanes widen(__m128i bytes) { return (Lanes)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+static inline Lanes load(const int8_t* p) { return widen(_mm_loadu_si128((const __m128i*)p)); }
+#elif defined(__AVX2__) && defined(__F16C__)
 static inline Lanes widen(__m128i bytes) { return (Lanes)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 static inline Lanes load(const int8_t* p) { return widen(_mm_loadl_epi64((const __m128i*)p)); }
-static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[2]) {
-  __m128i bytes = _mm_loadu_si128((const __m128i*)p);
-  __m128i nibbles = _mm_and_si128(upper ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
-  q[0] = widen(nibbles), q[1] = widen(_mm_srli_si128(nibbles, 8));
-}
-static inline float from_half(uint16_t half) { return _cvtsh_ss(half); }
 #else  // the same for any processor
 static inline Lanes load(const int8_t* p) {
   Lanes lanes;
-  for (int i = 0; i < 8; i++) lanes[i] = p[i];
+  for (int i = 0; i < LANES; i++) lanes[i] = p[i];
   return lanes;
 }
-static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[2]) {
-  for (int i = 0; i < 16; i++) q[i / 8][i % 8] = upper ? p[i] >> 4 : p[i] & 15;
+#endif
+
+#if defined(__AVX2__) && defined(__F16C__)
+static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[PARTS]) {
+  __m128i bytes = _mm_loadu_si128((const __m128i*)p);
+  __m128i nibbles = _mm_and_si128(upper ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+  q[0] = widen(nibbles);
+  if constexpr (PARTS == 2) q[PARTS - 1] = widen(_mm_srli_si128(nibbles, 8));
+}
+static inline float from_half(uint16_t half) { return _cvtsh_ss(half); }
+#else
+static inline void load_nibbles(const uint8_t* p, bool upper, Lanes q[PARTS]) {
+  for (int i = 0; i < 16; i++) q[i / LANES][i % LANES] = upper ? p[i] >> 4 : p[i] & 15;
 }
 static inline float from_half(uint16_t half) {
   uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
@@ -97,14 +114,16 @@ struct Matrix {
   int64_t rows, columns, format, group;  // group: columns, a power of 2
 };
 
+constexpr int AHEAD = 512;  // bytes of a row that are asked for early: further than the processor guesses
+
 template <class T>
 struct PlainRow {
   const T* row;
   float factor;
-  inline void read(int64_t c, int half, Lanes w[2]) const {  // columns c + 16 half .. c + 16 half + 15
+  inline void read(int64_t c, int half, Lanes w[PARTS]) const {  // columns c + 16 half .. c + 16 half + 15
     const T* part = row + c + 16 * half;
-    w[0] = load(part), w[1] = load(part + 8);
-    __builtin_prefetch((const char*)part + 2048);  // further ahead than the processor guesses
+    for (int j = 0; j < PARTS; j++) w[j] = load(part + LANES * j);
+    __builtin_prefetch((const char*)part + AHEAD);
   }
   inline float at(int64_t c) const { return row[c]; }
 };
@@ -114,12 +133,12 @@ struct NibbleRow {
   const uint16_t *scale, *minimum;
   int shift;  // group = 1 << shift
   static constexpr float factor = 1;
-  inline void read(int64_t c, int half, Lanes w[2]) const {
+  inline void read(int64_t c, int half, Lanes w[PARTS]) const {
     const uint8_t* bytes = row + c / 2;
     load_nibbles(bytes, half, w);
-    __builtin_prefetch(bytes + 2048);
+    __builtin_prefetch(bytes + AHEAD);
     float scale_g = from_half(scale[c >> shift]), minimum_g = from_half(minimum[c >> shift]);
-    for (int j = 0; j < 2; j++) w[j] = w[j] * scale_g + minimum_g;
+    for (int j = 0; j < PARTS; j++) w[j] = w[j] * scale_g + minimum_g;
   }
   inline float at(int64_t) const { return 0; }  // never asked for: groups fill whole steps of 32
 };
@@ -128,18 +147,18 @@ struct NibbleRow {
 // all B vectors; each entry of a vector, once it is in a register, meets all R rows.
 template <int R, int B, class Row>
 static inline void tile(const Row rows[R], int64_t columns, const float* x, int64_t stride, float y[R][B]) {
-  constexpr int U = R * B == 1 ? 4 : 1;  // independent sums, so that an addition need not wait for the last
+  constexpr int U = R * B == 1 ? 2 : 1;  // independent sums, so that an addition need not wait for the last
   Lanes sums[R][B][U] = {};
   int64_t c = 0;
   for (; c + 32 <= columns; c += 32)
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-      Lanes w[R][2];
+      Lanes w[R][PARTS];
       for (int r = 0; r < R; r++) rows[r].read(c, half, w[r]);
-      for (int j = 0; j < 2; j++)
+      for (int j = 0; j < PARTS; j++)
         for (int b = 0; b < B; b++) {
-          Lanes entries = load(x + b * stride + c + 16 * half + 8 * j);
-          for (int r = 0; r < R; r++) sums[r][b][(2 * half + j) % U] += w[r][j] * entries;
+          Lanes entries = load(x + b * stride + c + 16 * half + LANES * j);
+          for (int r = 0; r < R; r++) sums[r][b][half % U] += w[r][j] * entries;
         }
     }
   for (int r = 0; r < R; r++)
@@ -167,32 +186,44 @@ struct Output {
   }
 };
 
+constexpr int SIDE = LANES == 16 ? 8 : 4;  // vectors at once: their sums must fit into the registers
+
 template <int R, class Row>
 static inline void multiply_rows(const Row rows[R], int64_t n, int64_t columns, int64_t B, const float* x,
                                  int64_t stride, const Output& out) {
   int64_t b = 0;
-  for (; b + 4 <= B; b += 4) {
-    float sums[R][4];
-    tile<R, 4>(rows, columns, x + b * stride, stride, sums);
-    out.put<R, 4>(n, b, sums);
+  auto at_once = [&]<int W>(std::integral_constant<int, W>) {
+    for (; b + W <= B; b += W) {
+      float sums[R][W];
+      tile<R, W>(rows, columns, x + b * stride, stride, sums);
+      out.put<R, W>(n, b, sums);
+    }
+  };
+  if constexpr (R <= 2) {
+    at_once(std::integral_constant<int, SIDE>{});
+    at_once(std::integral_constant<int, 4>{});
   }
-  for (; b < B; b++) {
-    float sums[R][1];
-    tile<R, 1>(rows, columns, x + b * stride, stride, sums);
-    out.put<R, 1>(n, b, sums);
-  }
+  at_once(std::integral_constant<int, 1>{});
 }
+
+// With few vectors the memory is the limit, and it gives more when several rows are read side by side: each is
+// a stream of its own. With more vectors two rows are as many as the registers have room for.
+constexpr int STREAMS = 8;
 
 template <class Row, class RowAt>
 static void multiply_all(const Team& team, RowAt row_at, int64_t N, int64_t columns, int64_t B, const float* x,
                          int64_t stride, const Output& out) {
-  const int64_t step = B < 4 ? 1 : 2;  // few vectors: row after row, in the order of the memory
+  auto from = [&]<int R>(int64_t n, std::integral_constant<int, R>) {
+    Row rows[R];
+    for (int r = 0; r < R; r++) rows[r] = row_at(n + r);
+    multiply_rows<R>(rows, n, columns, B, x, stride, out);
+  };
+  const int64_t step = B < 4 ? STREAMS : 2;
   team.share(N, step, [&](int64_t n) {
-    const Row rows[2] = {row_at(n), row_at(n + 1 < N ? n + 1 : n)};
-    if (step == 2 && n + 1 < N)
-      multiply_rows<2>(rows, n, columns, B, x, stride, out);
-    else
-      multiply_rows<1>(rows, n, columns, B, x, stride, out);
+    const int64_t end = std::min(N, n + step);
+    if (step == STREAMS && end - n == STREAMS) return from(n, std::integral_constant<int, STREAMS>{});
+    for (; n + 2 <= end; n += 2) from(n, std::integral_constant<int, 2>{});
+    if (n < end) from(n, std::integral_constant<int, 1>{});
   });
 }
 
