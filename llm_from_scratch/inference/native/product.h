@@ -114,10 +114,13 @@ struct Matrix {
   int64_t rows, columns, format, group;  // group: columns, a power of 2
 };
 
-constexpr int AHEAD = 512;  // bytes of a row that are asked for early: further than the processor guesses
-
+// With few vectors the memory is the limit, and it gives more when several rows are read side by side, each a
+// stream of its own, and when bytes are asked for earlier than the processor would guess. How many rows
+// (STREAMS) and how early (AHEAD, in bytes) was tried out: rows of one byte a column are short, so there the
+// bytes that are asked for lie in the rows that come next.
 template <class T>
 struct PlainRow {
+  static constexpr int STREAMS = sizeof(T) == 4 ? 8 : 4, AHEAD = sizeof(T) == 4 ? 512 : 2304;
   const T* row;
   float factor;
   inline void read(int64_t c, int half, Lanes w[PARTS]) const {  // columns c + 16 half .. c + 16 half + 15
@@ -129,6 +132,7 @@ struct PlainRow {
 };
 
 struct NibbleRow {
+  static constexpr int STREAMS = 4, AHEAD = 2304;
   const uint8_t* row;
   const uint16_t *scale, *minimum;
   int shift;  // group = 1 << shift
@@ -206,10 +210,6 @@ static inline void multiply_rows(const Row rows[R], int64_t n, int64_t columns, 
   at_once(std::integral_constant<int, 1>{});
 }
 
-// With few vectors the memory is the limit, and it gives more when several rows are read side by side: each is
-// a stream of its own. With more vectors two rows are as many as the registers have room for.
-constexpr int STREAMS = 8;
-
 template <class Row, class RowAt>
 static void multiply_all(const Team& team, RowAt row_at, int64_t N, int64_t columns, int64_t B, const float* x,
                          int64_t stride, const Output& out) {
@@ -218,7 +218,8 @@ static void multiply_all(const Team& team, RowAt row_at, int64_t N, int64_t colu
     for (int r = 0; r < R; r++) rows[r] = row_at(n + r);
     multiply_rows<R>(rows, n, columns, B, x, stride, out);
   };
-  const int64_t step = B < 4 ? STREAMS : 2;
+  constexpr int STREAMS = Row::STREAMS;
+  const int64_t step = B < 4 ? STREAMS : 2;  // with more vectors the registers have room for the sums of two rows
   team.share(N, step, [&](int64_t n) {
     const int64_t end = std::min(N, n + step);
     if (step == STREAMS && end - n == STREAMS) return from(n, std::integral_constant<int, STREAMS>{});
