@@ -50,7 +50,15 @@ def entry_now(
         "command": command,
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": bool(
-            _git("status", "--porcelain", "--untracked-files=no", "llm_from_scratch", "benchmarks")
+            _git(
+                "status",
+                "--porcelain",
+                "--untracked-files=no",
+                "--",
+                "llm_from_scratch",
+                "benchmarks",
+                ":(exclude)benchmarks/ledger.jsonl",  # it grows by each run
+            )
         ),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
