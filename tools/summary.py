@@ -70,7 +70,7 @@ def slow_commands() -> dict[str, list[str]]:
     ]
     commands = {"slow-tests": pytest}
     if chapters + solutions:
-        run = [python, "tools/notebooks.py", "execute", "--discard", *chapters, *solutions]
+        run = [python, "tools/notebooks.py", "execute", "--discard", "--jobs", "2", *chapters, *solutions]
         commands["notebooks-from-nothing"] = run
     if solutions:
         # A student with the right answers: anything but full marks is exit code 1.
