@@ -53,21 +53,9 @@ def slow_commands() -> dict[str, list[str]]:
     python = sys.executable
     chapters = [c for part in PARTS for c in sorted(glob.glob(f"book/{part}/[0-9]*.ipynb", root_dir=ROOT))]
     solutions = sorted(glob.glob("book/solutions/[0-9]*.ipynb", root_dir=ROOT))
+    # One after another: several of them run processes of their own and send them signals.
     report = ["--junitxml", str(REPORTS / "slow-tests.xml")]
-    pytest = [
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "-m",
-        "slow",
-        "--durations=15",
-        *report,
-    ]
+    pytest = [python, "-m", "pytest", "-q", "-m", "slow", "--durations=15", *report]
     commands = {"slow-tests": pytest}
     if chapters + solutions:
         run = [python, "tools/notebooks.py", "execute", "--discard", "--jobs", "2", *chapters, *solutions]

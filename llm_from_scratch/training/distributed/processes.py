@@ -45,7 +45,11 @@ class Processes(Strategy):
             torch.cuda.set_device(self.device)
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            # Each start by torchrun has addresses of its own in the store: those of a start before it belong
+            # to processes that are dead, and whoever finds them waits for an answer that never comes.
+            store, rank, processes = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=TIMEOUT)
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         self.share, self.shares = self.rank, self.processes
         self.main = self.rank == 0
