@@ -12,9 +12,7 @@ Execution counts are null: they would change in every cell below an inserted one
 
 from __future__ import annotations
 
-import concurrent.futures
 import difflib
-import functools
 import hashlib
 import re
 import time
@@ -240,35 +238,29 @@ def execute(
     paths: Paths,
     timeout: Annotated[int, typer.Option(help="Seconds that one cell may take.")] = 300,
     discard: Annotated[bool, typer.Option(help="Run only; leave the files as they are.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at once; the seconds then mean less.")] = 1,
 ) -> None:
     """Run each notebook from top to bottom in a fresh kernel and store the outputs.
 
     A notebook that fails, or that writes to stderr, keeps its file as it was.
     """
     failed = 0
-    run = functools.partial(_timed, timeout=timeout)
-    with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        for path, (nb, trouble, seconds) in zip(paths, pool.map(run, paths), strict=True):
-            if trouble:
-                failed += 1
-                typer.echo(
-                    f"{path}: failed after {seconds:.0f} s" + ("" if discard else "; the file is unchanged"),
-                    err=True,
-                )
-                for line in trouble:
-                    typer.echo(f"  {line}", err=True)
-            else:
-                if not discard:
-                    write(path, nb)
-                typer.echo(f"{path}: {seconds:.0f} s")
+    for path in paths:
+        start = time.perf_counter()
+        nb, trouble = executed(path, timeout=timeout)
+        seconds = time.perf_counter() - start
+        if trouble:
+            failed += 1
+            typer.echo(
+                f"{path}: failed after {seconds:.0f} s" + ("" if discard else "; the file is unchanged"),
+                err=True,
+            )
+            for line in trouble:
+                typer.echo(f"  {line}", err=True)
+        else:
+            if not discard:
+                write(path, nb)
+            typer.echo(f"{path}: {seconds:.0f} s")
     raise typer.Exit(1 if failed else 0)
-
-
-def _timed(path: Path, *, timeout: int) -> tuple[nbformat.NotebookNode, list[str], float]:
-    start = time.perf_counter()
-    nb, trouble = executed(path, timeout=timeout)
-    return nb, trouble, time.perf_counter() - start
 
 
 def executed(path: Path, *, timeout: int) -> tuple[nbformat.NotebookNode, list[str]]:

@@ -58,7 +58,7 @@ def slow_commands() -> dict[str, list[str]]:
     pytest = [python, "-m", "pytest", "-q", "-m", "slow", "--durations=15", *report]
     commands = {"slow-tests": pytest}
     if chapters + solutions:
-        run = [python, "tools/notebooks.py", "execute", "--discard", "--jobs", "2", *chapters, *solutions]
+        run = [python, "tools/notebooks.py", "execute", "--discard", *chapters, *solutions]
         commands["notebooks-from-nothing"] = run
     if solutions:
         # A student with the right answers: anything but full marks is exit code 1.

@@ -139,18 +139,6 @@ def test_execute_leaves_the_file_when_something_is_wrong(notebooks, run, chapter
     assert chapter.read_bytes() == before
 
 
-def test_execute_two_at_once_tells_of_each_in_order(notebooks, run, chapter, tmp_path):
-    bad = tmp_path / "bad.ipynb"
-    nb = notebooks.read(chapter)
-    nb.cells[2].source = "1 / 0"
-    notebooks.write(bad, nb)
-    result = run("execute", "--discard", "--jobs", "2", bad, chapter, bad)
-    assert result.exit_code == 1
-    said = [line for line in result.output.splitlines() if ".ipynb:" in line]
-    assert [("failed" in line) for line in said] == [True, False, True]
-    assert result.output.count("ZeroDivisionError") >= 2
-
-
 def test_execute_discard_changes_nothing(run, chapter):
     before = chapter.read_bytes()
     assert run("execute", "--discard", chapter).exit_code == 0
