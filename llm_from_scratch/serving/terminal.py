@@ -92,10 +92,10 @@ class Terminal:
             limit = min(wanted, self.context_length - len(ids))
             settings = {**self.settings, "max_new_tokens": limit, "stop_ids": self.served.stop_ids}
             pieces = self._pieces(stream(self.model, ids, **settings))
-        except ValueError as error:
+        except (ValueError, KeyboardInterrupt) as error:
             self.talk.take_back()
             self.talk.forgotten = before
-            self._say(str(error))
+            self._say("stopped" if isinstance(error, KeyboardInterrupt) else str(error))
             return
         said = ""
         try:

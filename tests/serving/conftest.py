@@ -19,10 +19,10 @@ SPECIAL = ["<|im_start|>", "<|im_end|>"]
 PROSE = "Fellow citizens of the Senate and of the House, the state of the Union is 語 é strong. " * 30
 
 
-def tiny_loaded(seed=0, context_length=160):
+def tiny_loaded(seed=0, context_length=160, special_tokens=SPECIAL):
     """A model of random weights, large enough for its texts to depend on all of the prompt."""
     torch.manual_seed(seed)
-    tokenizer = BytePairTokenizer.train([PROSE], vocab_size=300, special_tokens=SPECIAL)
+    tokenizer = BytePairTokenizer.train([PROSE], vocab_size=300, special_tokens=special_tokens)
     config = DecoderConfig.llama(
         vocab_size=tokenizer.vocab_size,
         context_length=context_length,

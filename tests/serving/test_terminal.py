@@ -6,16 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
 from rich.console import Console
 
 from llm_from_scratch.inference import CachedModel, generate
-from llm_from_scratch.interop import encode_chat
+from llm_from_scratch.interop import encode_chat, save_folder
 from llm_from_scratch.serving import Conversation, Terminal
 from llm_from_scratch.serving.terminal import CONTROL_SIGNS
+from tests.serving.conftest import tiny_loaded
 from tests.serving.test_openai_client import as_text
 from tests.serving.test_server import folder, wait_for  # noqa: F401
 
@@ -130,6 +130,22 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(served, monkeypatch):
     assert terminal.talk.turns[3]["content"] == answer_to(served, terminal.talk.turns[:3])
 
 
+def test_ctrl_c_before_the_first_token_takes_the_question_back(served, monkeypatch):
+    whole, calls = Conversation.encode, []
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return whole(self, *given)
+
+    monkeypatch.setattr(Conversation, "encode", interrupted)
+    terminal, _, notes = talk(served, "How is it?\nAnd now?\n")
+    assert "stopped" in notes
+    assert [turn["content"] for turn in terminal.talk.turns][:1] == ["And now?"]
+    assert len(terminal.talk.turns) == 2
+
+
 def test_control_signs_do_not_reach_the_terminal(served):
     """Also from a model that wants to ring the bell: id of the byte 7, made the only likely one."""
     bell = served.loaded.tokenizer.encode("\a")[0]
@@ -186,33 +202,49 @@ def test_the_command_behind_a_pipe(folder):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_terminal(folder):  # noqa: F811
-    """A real pseudo-terminal: Ctrl-C at the prompt and during an answer, then a command still works."""
+def test_ctrl_c_in_a_terminal(tmp_path):
+    """A real pseudo-terminal: Ctrl-C at the prompt and during an answer, then a command still works.
+
+    The model has no token that ends an answer, and room for thousands: it is still answering when stopped.
+    """
     import pty
 
+    loaded = tiny_loaded(context_length=8000, special_tokens=["<|question|>", "<|answer|>"])
+    template = "{% for m in messages %}<|question|>{{ m.content }}{% endfor %}<|answer|>"
+    save_folder(loaded.model, tmp_path / "tiny", loaded.tokenizer, chat_template=template)
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "llm_from_scratch.cli", "chat", str(folder), "--max-new-tokens", "80",
-         "--context-length", "160"],
+        [sys.executable, "-m", "llm_from_scratch.cli", "chat", str(tmp_path / "tiny"),
+         "--max-new-tokens", "7000"],
         stdin=child, stdout=child, stderr=child, start_new_session=True,
     )  # fmt: skip
     seen = bytearray()
     os.set_blocking(parent, False)
 
-    def shows(text):
+    def shows(text, after=b""):
         with suppress(OSError):  # nothing to read
             seen.extend(os.read(parent, 65536))
-        return text in seen
+        return text in seen.partition(after)[2] if after else text in seen
 
-    wait_for(lambda: shows(b"> "), 120)
-    process.send_signal(signal.SIGINT)
-    wait_for(lambda: shows(b"/quit or Ctrl-D leaves"))
-    os.write(parent, b"How is the Union?\n")
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    os.write(parent, b"/system\n")
-    wait_for(lambda: shows(b"The instruction: none"), 60)
-    os.write(parent, b"/quit\n")
-    assert process.wait(60) == 0
-    os.close(parent)
-    os.close(child)
+    def begun(length):
+        return shows(b"Union?\r\n") and len(seen.partition(b"Union?\r\n")[2]) > length
+
+    try:
+        wait_for(lambda: shows(b"> "), 120)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: shows(b"/quit or Ctrl-D leaves"), 60)
+        wait_for(lambda: shows(b"> ", after=b"leaves"), 60)
+        os.write(parent, b"How is the Union?\n")
+        wait_for(lambda: begun(50), 60)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: shows(b"stopped"), 60)
+        wait_for(lambda: shows(b"> ", after=b"stopped"), 60)
+        os.write(parent, b"/system\n")
+        wait_for(lambda: shows(b"The instruction: none"), 60)
+        os.write(parent, b"/quit\n")
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(parent)
+        os.close(child)
