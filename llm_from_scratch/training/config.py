@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from llm_from_scratch.training.schedules import warmup_cosine
+from llm_from_scratch.training.schedules import warmup_cosine, warmup_stable_decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class TrainerConfig:
     learning_rate: float = 1e-3  # the peak, reached after the warm-up
     final_fraction: float = 0.1  # learning rate at the last step, as a share of the peak
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
+    schedule: Literal["cosine", "wsd"] = "cosine"  # after the warm-up; wsd: a plateau and a short fall
+    decay_fraction: float = 0.2  # with wsd: share of the steps in which the learning rate falls
     weight_decay: float = 0.1  # per unit of learning rate
     decay_embeddings: bool = False  # whether weight decay reaches the embedding tables
     beta1: float = 0.9  # share of the old mean of gradients kept at a step
@@ -40,9 +43,16 @@ class TrainerConfig:
             raise ValueError(f"clip_norm must be above 0, or none to turn it off, got {self.clip_norm}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be 0 or more and finite, got {self.weight_decay}")
-        for name in ("final_fraction", "warmup_fraction"):
+        for name in ("final_fraction", "warmup_fraction", "decay_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.schedule not in ("cosine", "wsd"):
+            raise ValueError(f"schedule must be cosine or wsd, got {self.schedule!r}")
+        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError(
+                f"warmup_fraction {self.warmup_fraction} and decay_fraction {self.decay_fraction} are more "
+                "than 1 together: shorten one of them"
+            )
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -53,10 +63,13 @@ class TrainerConfig:
         >>> [TrainerConfig(steps=40, learning_rate=1.0).learning_rate_at(step) for step in (0, 1, 39)]
         [0.5, 1.0, 0.1]
         """
-        return warmup_cosine(
-            step,
-            peak=self.learning_rate,
-            floor=self.learning_rate * self.final_fraction,
-            warmup_steps=round(self.warmup_fraction * self.steps),
-            total_steps=self.steps,
-        )
+        shape = {
+            "peak": self.learning_rate,
+            "floor": self.learning_rate * self.final_fraction,
+            "warmup_steps": round(self.warmup_fraction * self.steps),
+            "total_steps": self.steps,
+        }
+        if self.schedule == "wsd":
+            decay_steps = min(round(self.decay_fraction * self.steps), self.steps - shape["warmup_steps"])
+            return warmup_stable_decay(step, decay_steps=decay_steps, **shape)
+        return warmup_cosine(step, **shape)

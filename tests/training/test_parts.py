@@ -1,6 +1,7 @@
 """Schedule, parameter groups, log, validation, precision, interrupts, progress, picture."""
 
 import io
+import itertools
 import math
 import signal
 import xml.etree.ElementTree as ET
@@ -10,13 +11,14 @@ import torch
 from torch import nn
 
 from llm_from_scratch.evaluation import evaluate
+from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
 from llm_from_scratch.training.interrupts import stop_requests
 from llm_from_scratch.training.log import RunLog
 from llm_from_scratch.training.optimizers import build_adamw, parameter_groups
 from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
 from llm_from_scratch.training.progress import Progress
-from llm_from_scratch.training.schedules import warmup_cosine
+from llm_from_scratch.training.schedules import warmup_cosine, warmup_stable_decay
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss, validation_batches
 from tests.training.conftest import T, made_up_tokens, tiny_model
@@ -53,6 +55,34 @@ def test_schedule_refuses_what_makes_no_sense():
         warmup_cosine(-1, peak=1, floor=0, warmup_steps=0, total_steps=5)
     with pytest.raises(ValueError, match="warmup_steps must lie between 0 and total_steps=5, got 6"):
         warmup_cosine(0, peak=1, floor=0, warmup_steps=6, total_steps=5)
+
+
+def test_plateau_does_not_depend_on_the_length_of_the_run():
+    shape = {"peak": 3e-3, "floor": 1e-4, "warmup_steps": 7, "decay_steps": 11}
+    short = [warmup_stable_decay(s, total_steps=31, **shape) for s in range(33)]
+    long = [warmup_stable_decay(s, total_steps=101, **shape) for s in range(101)]
+    assert short[:20] == long[:20]
+    assert set(long[6:90]) == {3e-3}
+    assert short[20:32] == pytest.approx([*long[90:], 1e-4])
+    assert short[30:] == pytest.approx([1e-4] * 3)
+    assert all(a > b for a, b in itertools.pairwise(short[19:31]))
+
+
+def test_a_run_may_choose_the_plateau():
+    config = TrainerConfig(steps=50, schedule="wsd", learning_rate=1.0, warmup_fraction=0.1, final_fraction=0)
+    rates = [config.learning_rate_at(step) for step in range(50)]
+    assert rates[4:40] == [1.0] * 36
+    assert rates[-1] == 0.0
+    assert TrainerConfig(steps=1, schedule="wsd").learning_rate_at(0) == pytest.approx(1e-3)
+    for steps in range(1, 30):  # rounded shares fit into any run
+        edges = TrainerConfig(steps=steps, schedule="wsd", warmup_fraction=0.5, decay_fraction=0.5)
+        assert all(0 < edges.learning_rate_at(step) <= 1e-3 for step in range(steps))
+    with pytest.raises(ValueError, match="schedule must be cosine or wsd, got 'linear'"):
+        TrainerConfig(schedule="linear")
+    with pytest.raises(ValueError, match="more than 1 together"):
+        TrainerConfig(schedule="wsd", warmup_fraction=0.9)
+    with pytest.raises(ValueError, match="together at most total_steps=5"):
+        warmup_stable_decay(0, peak=1, floor=0, warmup_steps=3, decay_steps=3, total_steps=5)
 
 
 def test_groups_spare_gains_biases_and_embeddings():
