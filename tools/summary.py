@@ -22,7 +22,6 @@ import typer
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "_build" / "reports"
-PARTS = ("foundations", "transformer", "pretraining", "using", "engineering")
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,11 @@ class Outcome:
 def slow_commands() -> dict[str, list[str]]:
     """The slower checks, by name."""
     python = sys.executable
-    chapters = [c for part in PARTS for c in sorted(glob.glob(f"book/{part}/[0-9]*.ipynb", root_dir=ROOT))]
     solutions = sorted(glob.glob("book/solutions/[0-9]*.ipynb", root_dir=ROOT))
     # One after another: several of them run processes of their own and send them signals.
     report = ["--junitxml", str(REPORTS / "slow-tests.xml")]
     pytest = [python, "-m", "pytest", "-q", "-m", "slow", "--durations=15", *report]
     commands = {"slow-tests": pytest}
-    if chapters + solutions:
-        run = [python, "tools/notebooks.py", "execute", "--discard", *chapters, *solutions]
-        commands["notebooks-from-nothing"] = run
     if solutions:
         # A student with the right answers: anything but full marks is exit code 1.
         commands["grade-run"] = [python, "-m", "llm_from_scratch.grading", *solutions]
