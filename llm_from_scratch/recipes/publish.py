@@ -34,6 +34,7 @@ COMPARISONS = (
     "pretraining",
     "pretraining_data",
     "quantisation",
+    "scaling_laws",
 )
 
 
