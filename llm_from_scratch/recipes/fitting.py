@@ -39,6 +39,7 @@ def check_fits(recipe: Recipe, strategy: Strategy, *, recompute: bool = False) -
             product_bytes=dtype.itemsize,
             recompute=recompute,
             accumulate=training.accumulate,
+            optimizer=training.optimizer,
         )
     except ValueError:  # a choice without a formula, or one that the run itself refuses with better words
         return None

@@ -25,7 +25,7 @@ from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
 from llm_from_scratch.training.precision import choose_device, choose_dtype
 from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
-from llm_from_scratch.training.strategy import Strategy
+from llm_from_scratch.training.strategy import Strategy, check_optimizer
 from llm_from_scratch.training.trainer import Batches, Trainer
 from llm_from_scratch.training.validation import validation_batches
 
@@ -135,6 +135,7 @@ def check_possible(recipe: Recipe, strategy: Strategy) -> None:
             f"text), got {recipe.vocab_size}"
         )
     share_of(recipe.training.batch_size, 0, strategy.shares)
+    check_optimizer(recipe.training, strategy)
     choose_dtype(recipe.training.precision, choose_device(recipe.training.device))
     recipe.model_config(recipe.expected_vocab_size())
 

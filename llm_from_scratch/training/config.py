@@ -14,7 +14,10 @@ class TrainerConfig:
     steps: int = 1000  # optimizer steps
     batch_size: int = 16  # sequences in a micro-batch
     accumulate: int = 1  # micro-batches in an optimizer step
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: orthogonal steps for the blocks' matrices
     learning_rate: float = 1e-3  # the peak, reached after the warm-up
+    muon_learning_rate: float = 0.02  # with muon: the peak for the blocks' matrices
+    muon_momentum: float = 0.95  # with muon: share of the old mean of those gradients kept at a step
     final_fraction: float = 0.1  # learning rate at the last step, as a share of the peak
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate rises
     schedule: Literal["cosine", "wsd"] = "cosine"  # after the warm-up; wsd: a plateau and a short fall
@@ -37,8 +40,11 @@ class TrainerConfig:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
+        for name in ("learning_rate", "muon_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm must be above 0, or none to turn it off, got {self.clip_norm}")
         if not 0 <= self.weight_decay < math.inf:
@@ -53,7 +59,7 @@ class TrainerConfig:
                 f"warmup_fraction {self.warmup_fraction} and decay_fraction {self.decay_fraction} are more "
                 "than 1 together: shorten one of them"
             )
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
 

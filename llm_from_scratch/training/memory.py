@@ -87,7 +87,7 @@ def activation_memory(
     """
     C, F, D = config.d_model, config.d_ff, config.d_head
     heads = (config.num_heads + 2 * config.num_kv_heads) * D
-    hidden = (4 if config.feedforward == "swiglu" else 2) * F
+    hidden = {"swiglu": 4, "relu2": 3}.get(config.feedforward, 2) * F
     block = 4 * C + config.num_heads * D + heads + hidden + config.num_heads
     if config.positions == "rope":
         block += (2 * config.num_heads + config.num_kv_heads) * D

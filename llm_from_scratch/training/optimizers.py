@@ -1,7 +1,12 @@
-"""AdamW, and which parameters it may shrink."""
+"""Which parameters an optimizer may shrink, and which steps it takes for them: AdamW or Muon."""
 
 import torch
 from torch import Tensor, nn
+
+from llm_from_scratch.nn.attention import MultiHeadAttention
+from llm_from_scratch.training.block_options import blocks_of
+from llm_from_scratch.training.config import TrainerConfig
+from llm_from_scratch.training.muon import Muon
 
 
 def parameter_groups(
@@ -73,3 +78,63 @@ def build_adamw(
     fused = one_kernel and device in ("cpu", "cuda")
     together = {"fused": True} if fused else {"foreach": None if one_kernel else False}
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, **together)
+
+
+def muon_groups(
+    model: nn.Module, *, weight_decay: float, matrix_rate: float, decay_embeddings: bool = False
+) -> list[dict[str, object]]:
+    """Split the trainable parameters into Muon's matrices and what is left to AdamW.
+
+    Muon's are the matrices inside the blocks: each turns one hidden vector into another. The embeddings
+    and the output layer have two dimensions too, but one of them numbers tokens, whose rows get
+    gradients independently. The joint matrix of queries, keys and values is cut into the three.
+    ``matrix_rate`` is their peak learning rate as a multiple of the others' (field ``rate`` of a group).
+
+    >>> from llm_from_scratch.nn import FeedForward
+    >>> model = nn.Sequential(nn.Embedding(5, 3), nn.ModuleList([FeedForward(d_model=3, d_ff=12)]))
+    >>> groups = muon_groups(model, weight_decay=0.1, matrix_rate=20.0)
+    >>> [(group["orthogonal"], group["rate"], len(group["params"])) for group in groups]
+    [(True, 20.0, 2), (False, 1.0, 3)]
+    """
+    attentions = [part for part in model.modules() if isinstance(part, MultiHeadAttention)]
+    joint = {
+        id(part.qkv.weight): (part.num_heads * part.d_head, *[part.num_kv_heads * part.d_head] * 2)
+        for part in attentions
+    }
+    inside = {
+        id(parameter): joint.get(id(parameter))
+        for block in blocks_of(model)
+        for parameter in block.parameters()
+        if parameter.dim() == 2
+    }
+    groups: list[dict[str, object]] = []
+    for group in parameter_groups(model, weight_decay=weight_decay, decay_embeddings=decay_embeddings):
+        by_parts: dict[object, list[Tensor]] = {}
+        for parameter in group["params"]:
+            by_parts.setdefault(inside.get(id(parameter), "rest"), []).append(parameter)
+        for parts, parameters in by_parts.items():
+            own = {"orthogonal": False, "rate": 1.0}
+            if parts != "rest":
+                own = {"orthogonal": True, "rate": matrix_rate, "parts": parts}
+            groups.append({**group, **own, "params": parameters})
+    return groups
+
+
+def build_optimizer(
+    model: nn.Module, config: TrainerConfig, *, one_kernel: bool = True
+) -> torch.optim.Optimizer:
+    """Build the optimizer that a run's configuration names.
+
+    A group's ``rate``, 1 where there is none, multiplies the learning rate that the schedule gives.
+    Raises: ValueError as `build_adamw`, and for Muon where matrices lie divided or there is none.
+    """
+    betas = (config.beta1, config.beta2)
+    decay = {"weight_decay": config.weight_decay, "decay_embeddings": config.decay_embeddings}
+    if config.optimizer == "adamw":
+        return build_adamw(
+            model, learning_rate=config.learning_rate, betas=betas, one_kernel=one_kernel, **decay
+        )
+    groups = muon_groups(model, matrix_rate=config.muon_learning_rate / config.learning_rate, **decay)
+    if not any(group["orthogonal"] for group in groups):
+        raise ValueError("optimizer muon found no block with a trainable matrix; use optimizer adamw")
+    return Muon(groups, lr=config.learning_rate, momentum=config.muon_momentum, betas=betas)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_from_scratch.data.loader import Batch
+from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.seeding import random_state, restore_random_state
 
 Value = TypeVar("Value")
@@ -34,6 +35,7 @@ class Strategy:
     processes, rank, shares, share = 1, 0, 1, 0
     main = True
     one_kernel = True
+    whole_matrices = True  # each process holds every matrix undivided
     launched = False  # by torchrun, which passes each signal on a second time
 
     def wrap(self, model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -94,6 +96,18 @@ class Strategy:
 
     def finish(self) -> None:
         """Wait for the others and part from them."""
+
+
+def check_optimizer(config: TrainerConfig, strategy: Strategy) -> None:
+    """Raise ValueError for an optimizer that needs what the strategy divides.
+
+    >>> check_optimizer(TrainerConfig(optimizer="muon"), Strategy())
+    """
+    if config.optimizer == "muon" and not strategy.whole_matrices:
+        raise ValueError(
+            f"optimizer muon needs whole matrices, and strategy {strategy.name} divides them: use strategy "
+            "ddp, or --optimizer adamw"
+        )
 
 
 def gathered_optimizer(optimizer: torch.optim.Optimizer, strategy: Strategy) -> dict[str, object]:

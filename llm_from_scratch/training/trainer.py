@@ -18,10 +18,15 @@ from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
 from llm_from_scratch.training.interrupts import stop_requests
 from llm_from_scratch.training.log import RunLog
-from llm_from_scratch.training.optimizers import build_adamw
+from llm_from_scratch.training.optimizers import build_optimizer
 from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
 from llm_from_scratch.training.progress import Progress
-from llm_from_scratch.training.strategy import Strategy, gathered_optimizer, restore_optimizer
+from llm_from_scratch.training.strategy import (
+    Strategy,
+    check_optimizer,
+    gathered_optimizer,
+    restore_optimizer,
+)
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
 from llm_from_scratch.training.weights import load_weights, weights_as_bytes
 
@@ -61,6 +66,7 @@ class Trainer:
         strategy: Strategy | None = None,
     ) -> None:
         self.strategy = strategy = Strategy() if strategy is None else strategy
+        check_optimizer(config, strategy)
         self.config, self.batches = config, strategy.batches(batches, config.batch_size)
         self.validation = [strategy.rows(batch) for batch in validation]
         self.folder, self.show_progress = Path(folder), show_progress and strategy.main
@@ -68,14 +74,7 @@ class Trainer:
         self.dtype = choose_dtype(config.precision, self.device)
         self.model = model.to(self.device)  # saved and loaded under these names
         self.forward = strategy.wrap(self.model, self.dtype)  # what a step calls
-        self.optimizer = build_adamw(
-            model,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            betas=(config.beta1, config.beta2),
-            decay_embeddings=config.decay_embeddings,
-            one_kernel=strategy.one_kernel,
-        )
+        self.optimizer = build_optimizer(model, config, one_kernel=strategy.one_kernel)
         self.scaler = loss_scaler(self.device, self.dtype)
         self.log = RunLog(self.folder / "log.jsonl")
         self.step = 0  # optimizer steps taken
@@ -127,7 +126,7 @@ class Trainer:
         config, strategy = self.config, self.strategy
         learning_rate = config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate", 1.0)
         micro_batches = [next(self.batches) for _ in range(config.accumulate)]
         counts = [int((targets_BT != NO_TARGET).sum()) for _, targets_BT in micro_batches]
         targets = int(strategy.total(sum(counts)))
@@ -190,7 +189,9 @@ class Trainer:
     def _evaluate_and_save(self, record: dict[str, object]) -> dict[str, object]:
         val_loss = self.evaluate()
         if not math.isfinite(val_loss):
-            self._diverged("the validation loss", val_loss, self.step, self.optimizer.param_groups[0]["lr"])
+            self._diverged(
+                "the validation loss", val_loss, self.step, self.config.learning_rate_at(self.step)
+            )
         record = {**record, "val_loss": val_loss}
         self._append(record)
         best = val_loss < self.best_loss

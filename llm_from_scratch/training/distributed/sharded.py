@@ -11,6 +11,8 @@ from llm_from_scratch.training.distributed.processes import Processes
 class Sharded(Processes):
     """What full sharding and tensor parallelism share: DTensors, whole in checkpoints only."""
 
+    whole_matrices = False
+
     def clip_gradients(self, model: nn.Module, limit: float) -> float:
         """Clip by the norm over all processes' parts."""
         return clip_by_global_norm(model, limit)

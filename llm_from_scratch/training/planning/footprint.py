@@ -23,7 +23,7 @@ class Footprint:
 
     parameters: int  # float32
     gradients: int  # float32
-    optimizer: int  # AdamW's two averages, float32
+    optimizer: int  # its averages, float32: AdamW two a number, Muon one for each number of a block's matrix
     weight_copies: int  # bfloat16 copies of the matrices, which autocast keeps or FSDP2 gathers
     buckets: int  # in which ddp averages the gradients
     undivided_gradients: int  # that fsdp holds before it divides them, of all blocks where it accumulates
@@ -71,13 +71,14 @@ def predict_footprint(
     product_bytes: int = 2,
     recompute: bool = False,
     accumulate: int = 1,
+    optimizer: str = "adamw",
 ) -> Footprint:
-    """Predict what AdamW training keeps in memory; ``batch_size`` sequences are one process's.
+    """Predict what training keeps in memory; ``batch_size`` sequences are one process's.
 
     Formula: parameters 4 P', gradients 4 P', averages 8 P', with P' the numbers that a process holds
-    (`held_numbers`); ddp's buckets 4 P; `weight_copy_bytes`; `undivided_gradient_bytes`;
-    `activation_bytes`; and of logits, a token, s V for the scores and 12 V for their log-softmax and two
-    gradients in float32.
+    (`held_numbers`), and 4 less for each number that Muon updates (`muon_numbers`); ddp's buckets 4 P;
+    `weight_copy_bytes`; `undivided_gradient_bytes`; `activation_bytes`; and of logits, a token, s V for the
+    scores and 12 V for their log-softmax and two gradients in float32.
     Sources: Rajbhandari et al. 2020, section 3.1 (model states); Korthikanti et al. 2022, section 4.1.
     Raises: ValueError for an unknown strategy, a size below 1, and choices without a formula.
 
@@ -90,6 +91,10 @@ def predict_footprint(
     tokens = config.context_length if tokens is None else tokens
     _check(config, strategy, batch_size=batch_size, tokens=tokens, processes=processes)
     held = held_numbers(config, strategy=strategy, processes=processes)
+    if optimizer == "muon" and strategy in ("fsdp", "tensor"):
+        raise ValueError(
+            f"optimizer muon needs whole matrices, and strategy {strategy} divides them: use ddp"
+        )
     whole = sum(tensor.numel() for tensor in _parameters(config).values())
     shape = {
         "batch_size": batch_size,
@@ -101,7 +106,7 @@ def predict_footprint(
     return Footprint(
         parameters=FLOAT32 * held,
         gradients=FLOAT32 * held,
-        optimizer=2 * FLOAT32 * held,
+        optimizer=FLOAT32 * (2 * held - (muon_numbers(config) if optimizer == "muon" else 0)),
         weight_copies=weight_copy_bytes(
             config, strategy=strategy, processes=processes, product_bytes=product_bytes, recompute=recompute
         ),
@@ -112,6 +117,15 @@ def predict_footprint(
         at_start=FLOAT32 * whole,
         last_block=activation_bytes(replace(config, num_layers=1), **shape),
         accumulates=accumulate > 1,
+    )
+
+
+def muon_numbers(config: DecoderConfig) -> int:
+    """Return how many trained numbers lie in the blocks' matrices, of which Muon keeps one average."""
+    return sum(
+        tensor.numel()
+        for name, tensor in _parameters(config).items()
+        if name.startswith("blocks.") and tensor.dim() == 2
     )
 
 
@@ -191,8 +205,8 @@ def activation_bytes(
     Formula, in bytes a token. A norm: its input r C and two statistics (8), of an RMS norm r 2 C + 4, since
     torch computes it in steps; and s C, its output as the next product reads it, which under autocast a
     gated layer converts twice. Attention: s (H + 2 K) D and the output s H D, with rotary positions
-    s ((H + K) D + H D) more, and 4 H of log-sums. Feed-forward: 2 s F, with a gate 4 s F. After
-    the blocks: one norm.
+    s ((H + K) D + H D) more, and 4 H of log-sums. Feed-forward: 2 s F, with a gate 4 s F, with a
+    squared ReLU 3 s F. After the blocks: one norm.
     ``recompute`` keeps each block's input (r C), and the numbers of one block return in the backward pass.
     ``divided`` processes of tensor parallelism share what lies inside attention and feed-forward layers.
     Departures: fused kernels of a GPU may keep less; no dropout.
@@ -202,7 +216,8 @@ def activation_bytes(
     H, K = config.num_heads, config.num_kv_heads
     gated, rope = config.feedforward == "swiglu", config.positions == "rope"
     norm = r * C + 2 * FLOAT32 if config.norm == "layer" else 2 * r * C + FLOAT32
-    inner = s * ((H + 2 * K) * D + H * D) + FLOAT32 * H + s * (4 if gated else 2) * F
+    hidden = {"swiglu": 4, "relu2": 3}.get(config.feedforward, 2)
+    inner = s * ((H + 2 * K) * D + H * D) + FLOAT32 * H + s * hidden * F
     if rope:
         inner += s * (2 * H + K) * D
     converted_twice = gated and s != r
@@ -225,8 +240,9 @@ def _check(config: DecoderConfig, strategy: str, **sizes: int) -> None:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     if strategy == "single" and sizes["processes"] != 1:
         raise ValueError(f"strategy single is one process, got {sizes['processes']}: use ddp or fsdp")
-    if config.positions in ("relative", "alibi") or config.dropout or config.qk_norm:
+    if config.positions in ("relative", "alibi") or config.dropout or config.qk_norm or config.ngram_rows:
         raise ValueError(
             f"there is no formula for the activations with positions={config.positions}, "
-            f"dropout={config.dropout}, qk_norm={config.qk_norm}: plan without them"
+            f"dropout={config.dropout}, qk_norm={config.qk_norm}, ngram_rows={config.ngram_rows}: plan "
+            "without them"
         )

@@ -78,6 +78,7 @@ def make_plan(
             product_bytes=2 if device.precision == "bfloat16" else 4,
             recompute=recompute,
             accumulate=training.accumulate,
+            optimizer=training.optimizer,
         ),
         speed=predict_speed(
             config, device, mfu=mfu, devices=devices, total_tokens=steps_tokens * training.steps
@@ -137,8 +138,7 @@ def assumptions(plan: Plan) -> list[str]:
         f"  source              {device.source}",
         f"  price               {price} for a device and hour; {device.price_source}",
         f"  usable memory       {USABLE:.0%}: the rest is for the driver, work space and fragmentation",
-        "  numbers             float32 parameters, gradients and AdamW averages; products in "
-        f"{device.precision}",
+        f"  numbers             float32 parameters, gradients and averages; products in {device.precision}",
         "  not counted         evaluations, checkpoints, restarts, waiting for data, idle hours",
     ]
 
