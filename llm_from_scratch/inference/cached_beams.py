@@ -68,5 +68,7 @@ class CachedBeams:
             (self.cache.values_LBKSD, old.values_LBKSD),
         ):
             new[..., :known, :] = stored[:, rows, :, :known]
+        if self.cache.reach:
+            self.cache.ids_BS[:, :known] = old.ids_BS[rows, :known]
         self.cache.length = self.cache.stored = known
         return known

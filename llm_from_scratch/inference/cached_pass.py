@@ -44,7 +44,8 @@ def cached_forward(
     T = ids_BT.shape[1]
     cache.begin(T)
     S = cache.visible(T)
-    x_BTC, rope = model.embed(ids_BT, start=cache.length)
+    x_BTC, rope = model.embed(ids_BT, start=cache.length, earlier_BS=cache.earlier_BS)
+    cache.note_ids(ids_BT)
     inputs = {"rope": rope, "bias": model.score_bias(T, S)}
     inputs["is_causal"], inputs["mask"] = _causality(T, S, model.config.sliding_window, ids_BT.device)
     for layer, block in enumerate(model.blocks):

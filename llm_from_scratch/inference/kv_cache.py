@@ -7,7 +7,7 @@ Legend: L layers, B sequences, K key/value heads, S stored positions, T new posi
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from llm_from_scratch.models.decoder_config import DecoderConfig
@@ -61,13 +61,28 @@ class KVCache:
                 f"{config.context_length}; take at most that"
             )
         self.batch_size, self.max_length, self.window = batch_size, max_length, config.sliding_window
+        self.reach = len(config.ngram_rows)  # tokens before each new one that its embedding depends on
         self.rows = config.num_layers, batch_size, config.num_kv_heads, config.d_head
         self.rollback = rollback
         self._keep = max_length if self.window is None else self.window - 1 + rollback
         self.capacity = min(max_length, max(2 * self._keep, self._keep + 1))
         with torch.inference_mode(False):  # so that it can be written to in and out of that mode
             self._allocate(dtype, device)
+            if self.reach:
+                self.ids_BS = torch.zeros(batch_size, max_length, dtype=torch.long, device=device)
         self.reset()
+
+    @property
+    def earlier_BS(self) -> Int[Tensor, "B S"] | None:
+        """The last tokens, as many as the embedding of the next one depends on; None if on none."""
+        if not self.reach:
+            return None
+        return self.ids_BS[:, max(0, self.length - self.reach) : self.length]
+
+    def note_ids(self, ids_BT: Int[Tensor, "B T"]) -> None:
+        """Remember the ids of the new tokens, for models whose embedding looks back at them."""
+        if self.reach:
+            self.ids_BS[:, self.length : self.length + ids_BT.shape[1]] = ids_BT
 
     def _allocate(self, dtype: torch.dtype, device: torch.device | str | None) -> None:
         shape_LBKSD = (*self.rows[:3], self.capacity, self.rows[3])

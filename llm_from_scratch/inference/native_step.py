@@ -28,6 +28,12 @@ class NativeStep:
     """
 
     def __init__(self, model: Decoder):
+        if model.config.feedforward not in FEEDFORWARD or model.config.ngram_rows:
+            raise ValueError(
+                f"the compiled step knows the feed-forward layers {', '.join(FEEDFORWARD)} and no tables of "
+                f"n-grams, got feedforward={model.config.feedforward!r}, "
+                f"ngram_rows={model.config.ngram_rows}; read by torch (compile=False)"
+            )
         self.library, self.model = native.native_library(), model
         self._kept: list[Tensor] = []  # what the pointers point to
         config = model.config

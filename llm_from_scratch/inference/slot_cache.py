@@ -55,6 +55,11 @@ class SlotCache:
                 f"max_length={max_length} is more than the model reads, context_length="
                 f"{config.context_length}; take at most that"
             )
+        if config.ngram_rows:
+            raise ValueError(
+                f"the slots keep no tokens, which a model with ngram_rows={config.ngram_rows} looks back at; "
+                "generate one text at a time (inference.generate)"
+            )
         self.num_slots, self.max_length = num_slots, max_length
         self.made_for = config.num_layers, config.num_kv_heads, config.d_head
         shape_LBKSD = (config.num_layers, num_slots, config.num_kv_heads, max_length, config.d_head)

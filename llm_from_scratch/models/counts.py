@@ -109,6 +109,7 @@ def activation_numbers(config: DecoderConfig, *, num_tokens: int, batch_size: in
     """
     _check_length(config, num_tokens, batch_size)
     usual = {"qk_norm": False, "sliding_window": None, "rotary_fraction": 1.0, "dropout": 0.0}
+    usual |= {"ngram_rows": ()}
     other = {name: getattr(config, name) for name in usual if getattr(config, name) != usual[name]}
     if config.positions in ("relative", "alibi"):
         other["positions"] = config.positions
@@ -122,7 +123,7 @@ def activation_numbers(config: DecoderConfig, *, num_tokens: int, batch_size: in
     attention = (H + 2 * K) * D + H * D + H
     if config.positions == "rope":
         attention += (2 * H + K) * D  # rotated queries and keys; the output once more, its axes exchanged
-    feedforward = 4 * F if config.feedforward == "swiglu" else 2 * F
+    feedforward = {"swiglu": 4, "relu2": 3}.get(config.feedforward, 2) * F
     per_token = config.num_layers * (2 * norm + attention + feedforward) + norm + config.vocab_size
     tables = config.context_length * D if config.positions == "rope" else 0  # cosines and sines, once
     return batch_size * num_tokens * per_token + tables

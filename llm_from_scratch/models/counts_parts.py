@@ -45,7 +45,7 @@ def decoder_parameters(config: DecoderConfig) -> dict[str, int]:
     }
     norms = (2 * L + 1) * norm_parameters(config, bias=config.bias) + (2 * L * D if config.qk_norm else 0)
     return {
-        "token embedding": config.vocab_size * C,
+        "token embedding": (config.vocab_size + sum(config.ngram_rows)) * C,
         "positions": positions.get(config.positions, 0),
         "attention": L * attention,
         "feed-forward": L * feedforward_parameters(config, bias=config.bias),

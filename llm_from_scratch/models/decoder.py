@@ -18,6 +18,7 @@ from llm_from_scratch.models.ids import check_ids, check_targets
 from llm_from_scratch.models.loss import next_token_loss
 from llm_from_scratch.models.shared_parts import build_norm, build_relative_bias
 from llm_from_scratch.nn.alibi import alibi_bias
+from llm_from_scratch.nn.ngram_embedding import NgramEmbedding
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm
 from llm_from_scratch.nn.positions import Rotary, rotary_table
 from llm_from_scratch.nn.sinusoidal import sinusoidal_positions
@@ -51,6 +52,11 @@ class Decoder(nn.Module):
         self.position_embedding = None
         if config.positions == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.d_model)
+        self.ngrams = None
+        if config.ngram_rows:
+            self.ngrams = NgramEmbedding(
+                vocab_size=config.vocab_size, d_model=config.d_model, rows=config.ngram_rows
+            )
         self.register_tables()
         self.relative_bias = build_relative_bias(config, bidirectional=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -89,7 +95,8 @@ class Decoder(nn.Module):
         Matrices and embeddings: normal with mean 0 and standard deviation 0.02; biases 0; norms
         at weight 1 and bias 0. The last matrix of each residual branch is drawn smaller, by
         ``1 / sqrt(2 num_layers)``, so that the sum of all 2 num_layers branches starts with the
-        variance that one branch would have.
+        variance that one branch would have. With ``zero_outputs`` it starts at 0, and so does an output
+        layer of its own: each block at first passes on what it reads, and all tokens are equally likely.
 
         Source: Radford et al. 2018, section 4.1 (0.02), and 2019, section 2.3 (residual scaling).
         Departure: GPT-2's released code draws learned positions with 0.01; here they take 0.02.
@@ -103,6 +110,9 @@ class Decoder(nn.Module):
                 nn.init.ones_(part.weight)
             if getattr(part, "bias", None) is not None:
                 nn.init.zeros_(part.bias)
+        for part in (*scaled, self.head) if self.config.zero_outputs else ():
+            if part is not None:
+                nn.init.zeros_(part.weight)
 
     @property
     def output_weight(self) -> Float[Tensor, "V C"]:
@@ -116,20 +126,33 @@ class Decoder(nn.Module):
         untied output layer still counts, since every one of its numbers takes part in every token.
         """
         tables = [self.token_embedding, self.position_embedding]
+        tables += [] if self.ngrams is None else self.ngrams.tables
         looked_up = sum(table.weight.numel() for table in tables if table is not None)
         return sum(p.numel() for p in self.parameters()) - (0 if embeddings else looked_up)
 
     def embed(
-        self, ids_BT: Int[Tensor, "B T"], start: int = 0, positions_T: Int[Tensor, "T"] | None = None
+        self,
+        ids_BT: Int[Tensor, "B T"],
+        start: int = 0,
+        positions_T: Int[Tensor, "T"] | None = None,
+        earlier_BS: Int[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B T C"], Rotary | None]:
         """The vectors that enter the first block, and the rotary table of their positions.
 
-        The positions run from ``start`` on, unless ``positions_T`` names each. Sinusoids have entries
-        up to 1 and are not learned, so the embeddings that they are added to are scaled by
+        The positions run from ``start`` on, unless ``positions_T`` names each. Tables of n-grams look at
+        the tokens before too: those that are not part of ``ids_BT`` are ``earlier_BS``. Sinusoids have
+        entries up to 1 and are not learned, so the embeddings that they are added to are scaled by
         sqrt(d_model) (Vaswani et al. 2017, section 3.4).
         """
         where = slice(start, start + ids_BT.shape[1]) if positions_T is None else positions_T
         x_BTC, rope = self.token_embedding(ids_BT), None
+        if self.ngrams is not None:
+            if positions_T is not None or (start and earlier_BS is None):
+                raise ValueError(
+                    "the model looks up n-grams (ngram_rows), for which the tokens before each new one are "
+                    "needed here; read whole texts with the model itself, or through inference.CachedModel"
+                )
+            x_BTC = x_BTC + self.ngrams(ids_BT, earlier_BS)
         if self.config.positions == "learned":
             x_BTC = x_BTC + self.position_embedding.weight[where]
         elif self.config.positions == "sinusoidal":

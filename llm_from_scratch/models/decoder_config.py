@@ -18,7 +18,7 @@ from llm_from_scratch.nn.rope_scaling import RopeScaling
 CHOICES = {
     "positions": ("learned", "rope", "sinusoidal", "relative", "alibi", "none"),
     "norm": ("layer", "rms"),
-    "feedforward": ("gelu", "gelu_exact", "swiglu"),
+    "feedforward": ("gelu", "gelu_exact", "swiglu", "relu2"),
 }
 
 
@@ -52,12 +52,14 @@ class DecoderConfig:
     positions: str = "learned"  # vectors added: "learned", "sinusoidal"; "rope" turns queries and keys;
     # numbers added to the scores by distance: "relative" (T5's, learned), "alibi"; "none": no positions
     norm: str = "layer"  # "layer" or "rms"
-    feedforward: str = "gelu"  # "gelu" (GPT-2's tanh form), "gelu_exact" or "swiglu"
+    feedforward: str = "gelu"  # "gelu" (GPT-2's tanh form), "gelu_exact", "swiglu", "relu2" (squared)
     bias: bool = True  # biases in the linear layers and in layer norms
     qkv_bias: bool | None = None  # biases of queries, keys and values; None: as bias says (Qwen2: True)
     qk_norm: bool = False  # an RMS norm on each query and key head (Qwen3)
     sliding_window: int | None = None  # tokens that a position sees, itself included; None: all (Mistral)
     tie_embeddings: bool = True  # the output layer is the token embedding
+    ngram_rows: tuple[int, ...] = ()  # rows of the tables of pairs, triples, .. of tokens; (): no tables
+    zero_outputs: bool = False  # the last matrix of each branch, and an untied output layer, start at 0
     dropout: float = 0.0  # probability, in training only
     rope_base: float = 10000.0  # rotary positions: the last pair turns by about 1/base a token
     rope_scaling: RopeScaling | None = None  # rotary positions: frequencies changed for longer texts
@@ -82,6 +84,9 @@ class DecoderConfig:
         check_size("d_ff", self.d_ff)
         if self.sliding_window is not None:
             check_size("sliding_window", self.sliding_window)
+        object.__setattr__(self, "ngram_rows", tuple(self.ngram_rows))  # a list, as JSON gives it
+        for rows in self.ngram_rows:
+            check_size("a table of ngram_rows", rows)
         self._check_heads()
         self._check_positions()
         check_dropout(self.dropout)

@@ -14,6 +14,8 @@ def build_feedforward(config: DecoderConfig) -> nn.Module:
     sizes = {"d_model": config.d_model, "d_ff": config.d_ff, "bias": config.bias}
     if config.feedforward == "swiglu":
         return SwiGLU(**sizes)
+    if config.feedforward == "relu2":
+        return FeedForward(**sizes, relu=True, power=2)
     return FeedForward(**sizes, exact=config.feedforward == "gelu_exact")
 
 

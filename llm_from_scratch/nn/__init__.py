@@ -12,6 +12,7 @@ from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.feedforward import GEGLU, FeedForward, SwiGLU
 from llm_from_scratch.nn.masks import causal_mask, document_mask, padding_mask
 from llm_from_scratch.nn.modes import evaluation_mode
+from llm_from_scratch.nn.ngram_embedding import NgramEmbedding
 from llm_from_scratch.nn.norms import LayerNorm, RMSNorm, layer_norm, rms_norm
 from llm_from_scratch.nn.positions import (
     Rotary,
@@ -32,6 +33,7 @@ __all__ = [
     "FeedForward",
     "LayerNorm",
     "MultiHeadAttention",
+    "NgramEmbedding",
     "RMSNorm",
     "RelativeBias",
     "Rotary",

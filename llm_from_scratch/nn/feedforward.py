@@ -16,9 +16,10 @@ class FeedForward(nn.Module):
     Arguments: ``d_ff`` is the hidden width F, 4 C by custom. ``exact`` takes the GELU itself,
     ``z times the probability that a standard normal number lies below z``, in place of the tanh
     formula that approximates it; the two differ by less than 0.0005. ``relu`` takes ``max(0, z)``
-    instead of either.
+    instead of either, and ``power=2`` its square.
     Source: Vaswani et al. 2017, section 3.3, with ReLU; Hendrycks and Gimpel 2016, section 2, for the
-    GELU and for the approximation, which GPT-2's weights were trained with.
+    GELU and for the approximation, which GPT-2's weights were trained with; So et al. 2021 (Primer),
+    section 4, for the square.
 
     >>> import torch
     >>> FeedForward(d_model=3, d_ff=12)(torch.zeros(2, 3)).shape
@@ -26,18 +27,28 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self, *, d_model: int, d_ff: int, bias: bool = True, exact: bool = False, relu: bool = False
+        self,
+        *,
+        d_model: int,
+        d_ff: int,
+        bias: bool = True,
+        exact: bool = False,
+        relu: bool = False,
+        power: int = 1,
     ):
         super().__init__()
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.approximate = "none" if exact else "tanh"
-        self.relu = relu
+        self.relu, self.power = relu, power
 
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
         """Apply the layer to the last axis."""
         hidden_F = self.up(x_C)
-        return self.down(F.relu(hidden_F) if self.relu else F.gelu(hidden_F, approximate=self.approximate))
+        if not self.relu:
+            return self.down(F.gelu(hidden_F, approximate=self.approximate))
+        hidden_F = F.relu(hidden_F)
+        return self.down(hidden_F if self.power == 1 else hidden_F**self.power)
 
 
 class SwiGLU(nn.Module):

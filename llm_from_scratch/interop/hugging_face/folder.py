@@ -205,6 +205,11 @@ def _is_gpt2(model: Decoder) -> bool:
         "norm": {"layer": True, "rms": False},
         "feedforward": {"gelu": True, "gelu_exact": True, "swiglu": False},
     }
+    if config.ngram_rows:
+        raise ValueError(
+            f"ngram_rows={config.ngram_rows}: no config of Hugging Face's that is written here has tables of "
+            "n-grams; such a model stays in its run folder"
+        )
     is_gpt2 = config.positions == "learned"
     family = "GPT-2" if is_gpt2 else "Llama"
     for name, owner in choices.items():
