@@ -184,15 +184,15 @@ class MultiHeadAttention(nn.Module):
 
         A table of fewer than D/2 frequencies turns the first columns of a head and leaves the rest.
         """
-        heads_BTND = self.qkv(x_BTC).unflatten(-1, (-1, self.d_head))
-        heads = heads_BTND.transpose(1, 2).split(
-            [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1
-        )
-        q_BHTD, k_BKTD, v_BKTD = heads
+        H, K = self.num_heads, self.num_kv_heads
+        heads_BNTD = self.qkv(x_BTC).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        both_BNTD, v_BKTD = heads_BNTD.split([H + K, K], dim=1)  # queries and keys turn in one call
         if self.query_norm is not None:
-            q_BHTD, k_BKTD = self.query_norm(q_BHTD), self.key_norm(k_BKTD)
+            q_BHTD, k_BKTD = both_BNTD.split([H, K], dim=1)
+            both_BNTD = torch.cat((self.query_norm(q_BHTD), self.key_norm(k_BKTD)), dim=1)
         if rope is not None:
-            q_BHTD, k_BKTD = _rotate(q_BHTD, rope), _rotate(k_BKTD, rope)
+            both_BNTD = _rotate(both_BNTD, rope)
+        q_BHTD, k_BKTD = both_BNTD.split([H, K], dim=1)
         return q_BHTD, k_BKTD, v_BKTD
 
     def forward(

@@ -90,7 +90,9 @@ def apply_rotary(
             f"got cosines {tuple(cos_TF.shape)} and sines {tuple(sin_TF.shape)}"
         )
     a, b = x_BHTD.chunk(2, dim=-1)
-    turned = torch.cat((a * cos_TF - b * sin_TF, a * sin_TF + b * cos_TF), dim=-1)
+    turned = torch.cat(
+        (torch.addcmul(a * cos_TF, b, sin_TF, value=-1), torch.addcmul(a * sin_TF, b, cos_TF)), dim=-1
+    )  # a cos - b sin and a sin + b cos, each in two passes over memory
     return turned.to(x_BHTD.dtype)  # the table may be more precise than a bfloat16 query
 
 
