@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from llm_from_scratch.data import corpora
 from llm_from_scratch.data.corpora import Corpus, Document
+from llm_from_scratch.data.sentence_pairs import encode_documents
 from llm_from_scratch.recipes import bert_small as recipe
 from llm_from_scratch.recipes.bert_small import (
     TRAINING,
     BertSmallConfig,
+    Data,
     build,
     load_model,
     make,
@@ -108,3 +111,34 @@ def test_a_missing_or_damaged_record_is_named(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"runs": [{"nsp": True}]}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"record\.json is damaged"):
         recipe.load_record(tmp_path)
+
+
+def test_the_committed_record_holds_what_the_book_says():
+    record = recipe.load_record()
+    assert record["command"].endswith("publish bert_small")
+    assert record["commit"]
+    assert not record["commit"].endswith("+")
+    runs, counted, kept = record["runs"], record["baselines"], record["kept"]
+    assert [run["nsp"] for run in runs] == [True] * 3 + [False] * 3
+    assert [run["seed"] for run in runs] == [0, 1, 2] * 2
+    assert runs[0].items() <= kept.items()
+    assert len({(run["parameters"], run["steps"]) for run in runs}) == 1
+    assert counted["both"]["masked_loss"] < counted["left"]["masked_loss"] < counted["unigram"]["masked_loss"]
+    assert counted["shared_words"]["pair_accuracy"] > counted["majority"]["pair_accuracy"]
+    for run in runs:
+        losses = run["masked_loss_by_step"]
+        assert losses["3000"] < losses["0"] - 2
+        assert run["masked_loss"] < counted["unigram"]["masked_loss"]
+    folder = recipe.RESULTS / recipe.NAME
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
+
+
+def test_the_committed_model_scores_what_the_record_says():
+    record = recipe.load_record()
+    model, tokenizer = load_model()
+    held_out = [document.text for document in corpora.load("sotu").split()[1].documents]
+    data = Data(tokenizer=tokenizer, train=[], held_out=encode_documents(held_out, tokenizer.encode))
+    found = score(model, data, BertSmallConfig(), nsp=True)
+    for name, value in found.items():
+        assert abs(value - record["kept"][f"{name}_float16"]) < 0.002
+        assert abs(value - record["kept"][name]) < 0.01
