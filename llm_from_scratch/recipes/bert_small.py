@@ -296,7 +296,11 @@ def load_model(folder: Path = RESULTS / NAME) -> tuple[PretrainingEncoder, WordP
 
     Raises: FileNotFoundError if there is no record; ValueError if the weights do not fit.
     """
-    stored = load_record(folder)["config"]
+    return open_model(folder, load_record(folder)["config"])
+
+
+def open_model(folder: Path, stored: dict) -> tuple[PretrainingEncoder, WordPieceTokenizer]:
+    """Build the model that the ``config`` of a record describes and load what lies in its folder."""
     shared = {name: value for name, value in stored.items() if name not in ("training", "seeds")}
     tokenizer = WordPieceTokenizer.load(folder / "tokenizer.json")
     model = build(BertSmallConfig(**shared), tokenizer)

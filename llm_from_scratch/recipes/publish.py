@@ -26,6 +26,7 @@ MAX_BYTES = 5_000_000  # of weights, so that the repository stays small
 # what else is kept into the folder, return the record.
 COMPARISONS = (
     "before_attention",
+    "bert_longer",
     "bert_small",
     "constrained_json",
     "diversity",
