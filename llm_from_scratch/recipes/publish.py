@@ -35,6 +35,7 @@ COMPARISONS = (
     "pretraining_data",
     "quantisation",
     "scaling_laws",
+    "speedrun_trials",
 )
 
 
