@@ -48,6 +48,13 @@ def train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the blocks, where this system can.")
     ] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="gathered: one process writes everything. sharded: each writes what it holds.",
+            show_default="sharded where the strategy divides parameters",
+        ),
+    ] = None,
 ) -> None:
     """Train a recipe.
 
@@ -67,6 +74,8 @@ def train(
         from llm_from_scratch.training.distributed import open_strategy
         from llm_from_scratch.training.precision import choose_device
 
+        if checkpoint not in (None, "gathered", "sharded"):
+            raise ValueError(f'--checkpoint must be gathered or sharded, got "{checkpoint}"')
         name, changes = parse_fields(arguments or [])
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
@@ -80,6 +89,7 @@ def train(
                 say=typer.echo,
                 strategy=sharing,
                 prepare_model=with_options(compiled=compiled, recompute=recompute),
+                sharded=None if checkpoint is None else checkpoint == "sharded",
             )
             sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
