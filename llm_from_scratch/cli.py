@@ -42,18 +42,10 @@ def train(
     strategy: Annotated[
         str, typer.Option(help="How processes share the work: single, ddp, fsdp or tensor (see below).")
     ] = "single",
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third slower.")
-    ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the blocks, where this system can.")
-    ] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Less memory, a third slower.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks, if possible.")] = False,
     checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="gathered: one process writes everything. sharded: each writes what it holds.",
-            show_default="sharded where the strategy divides parameters",
-        ),
+        str | None, typer.Option(help="gathered or sharded.", show_default="by strategy")
     ] = None,
 ) -> None:
     """Train a recipe.
@@ -66,7 +58,7 @@ def train(
     Ctrl-C saves the run and prints the command that continues it.
     """
     with plain_errors():
-        from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
+        from llm_from_scratch.recipes.choosing import chosen_form, chosen_recipe, parse_fields
         from llm_from_scratch.recipes.fitting import check_fits
         from llm_from_scratch.recipes.record import command_line, in_words
         from llm_from_scratch.recipes.run import train as run_recipe
@@ -74,8 +66,6 @@ def train(
         from llm_from_scratch.training.distributed import open_strategy
         from llm_from_scratch.training.precision import choose_device
 
-        if checkpoint not in (None, "gathered", "sharded"):
-            raise ValueError(f'--checkpoint must be gathered or sharded, got "{checkpoint}"')
         name, changes = parse_fields(arguments or [])
         out = Path("runs") / name if out is None else out
         recipe = chosen_recipe(name, changes, out if resume else None)
@@ -89,7 +79,7 @@ def train(
                 say=typer.echo,
                 strategy=sharing,
                 prepare_model=with_options(compiled=compiled, recompute=recompute),
-                sharded=None if checkpoint is None else checkpoint == "sharded",
+                sharded=chosen_form(checkpoint),
             )
             sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
