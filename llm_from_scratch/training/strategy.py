@@ -5,6 +5,7 @@ strategies for several processes lie in `training.distributed`; they override th
 neither the Trainer nor a model knows which one is at work.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -67,8 +68,12 @@ class Strategy:
     def clip_gradients(self, model: nn.Module, limit: float) -> float:
         """Scale the gradient to a norm of at most ``limit``; return the norm before.
 
-        Formula: ``g <- g min(1, limit / (|g| + 1e-6))``, |g| over all parameters together.
+        Formula: ``g <- g min(1, limit / (|g| + 1e-6))``, |g| over all parameters together. Without a
+        limit (infinity) the gradient is read once and not written.
         """
+        if limit == math.inf:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            return float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
         return float(nn.utils.clip_grad_norm_(model.parameters(), limit))
 
     def whole(self, tensor: Tensor, parameter: Tensor) -> Tensor:
