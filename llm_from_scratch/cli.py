@@ -42,12 +42,11 @@ def train(
     strategy: Annotated[
         str, typer.Option(help="How processes share the work: single, ddp, fsdp or tensor (see below).")
     ] = "single",
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Keep fewer activations: less memory, a third slower.")
-    ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the blocks, where this system can.")
-    ] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Less memory, a third slower.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the blocks, if possible.")] = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="gathered or sharded.", show_default="by strategy")
+    ] = None,
 ) -> None:
     """Train a recipe.
 
@@ -59,7 +58,7 @@ def train(
     Ctrl-C saves the run and prints the command that continues it.
     """
     with plain_errors():
-        from llm_from_scratch.recipes.choosing import chosen_recipe, parse_fields
+        from llm_from_scratch.recipes.choosing import chosen_form, chosen_recipe, parse_fields
         from llm_from_scratch.recipes.fitting import check_fits
         from llm_from_scratch.recipes.record import command_line, in_words
         from llm_from_scratch.recipes.run import train as run_recipe
@@ -80,6 +79,7 @@ def train(
                 say=typer.echo,
                 strategy=sharing,
                 prepare_model=with_options(compiled=compiled, recompute=recompute),
+                sharded=chosen_form(checkpoint),
             )
             sharing.finish()
         except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C

@@ -56,6 +56,8 @@ def trained(tmp_path_factory):
             "2",
             "--eval-batches",
             "1",
+            "--checkpoint",
+            "sharded",
         ]
         result = call("train", "shakespeare_char", *settings, "--out", folder / "characters")
         assert result.exit_code == 0, result.output
@@ -167,6 +169,18 @@ def test_an_existing_run_needs_resume_and_the_same_fields(trained):
     finished = call("train", "laptop", "--out", folder, "--resume")
     assert finished.exit_code == 0
     assert "finished already" in finished.stdout
+
+
+def test_a_run_with_sharded_checkpoints_is_used_as_any_other(trained, tmp_path):
+    run = trained / "characters"
+    assert list(run.glob("checkpoints/*/model-00001-of-00001.safetensors"))
+    sampled = call("sample", run, "--max-new-tokens", 3, "--seed", 1)
+    assert sampled.exit_code == 0, sampled.output
+    scores = json.loads((run / "record.json").read_text(encoding="utf-8"))["losses"]
+    assert f"loss           {scores['validation_whole_split']:.4f} nats" in call("evaluate", run).stdout
+    refusal = refused("train", "laptop", *TINY_ARGUMENTS, "--out", tmp_path / "x", "--checkpoint", "whole")
+    assert '--checkpoint must be gathered or sharded, got "whole"' in refusal
+    assert not (tmp_path / "x").exists()
 
 
 def test_damaged_runs_are_one_line(trained, tmp_path):

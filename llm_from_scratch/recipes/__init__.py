@@ -6,9 +6,11 @@ from llm_from_scratch.recipes.llama import Llama1b, Llama8b
 from llm_from_scratch.recipes.recipe import Recipe, flat_fields, with_changes
 from llm_from_scratch.recipes.results import load_result, result_names
 from llm_from_scratch.recipes.shakespeare_char import ShakespeareChar
+from llm_from_scratch.recipes.shakespeare_speedrun import ShakespeareSpeedrun
 
 RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (Laptop, ShakespeareChar, Gpt2, Gpt2EightGpus, Llama1b, Llama8b)
+    recipe.name: recipe
+    for recipe in (Laptop, ShakespeareChar, ShakespeareSpeedrun, Gpt2, Gpt2EightGpus, Llama1b, Llama8b)
 }
 
 __all__ = ["RECIPES", "Recipe", "flat_fields", "get", "load_result", "result_names", "with_changes"]

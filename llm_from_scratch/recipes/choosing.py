@@ -51,3 +51,16 @@ def chosen_recipe(name: str, changes: dict[str, str], resumed: Path | None) -> R
             )
         recipe = with_changes(recipe, stored)
     return with_changes(recipe, changes)
+
+
+def chosen_form(checkpoint: str | None) -> bool | None:
+    """Say whether checkpoints are to be sharded; None leaves it to the strategy.
+
+    Gathered: one process writes everything. Sharded: each process writes what it holds.
+
+    >>> chosen_form("sharded"), chosen_form(None)
+    (True, None)
+    """
+    if checkpoint not in (None, "gathered", "sharded"):
+        raise ValueError(f'--checkpoint must be gathered or sharded, got "{checkpoint}"')
+    return None if checkpoint is None else checkpoint == "sharded"

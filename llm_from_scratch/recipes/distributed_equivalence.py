@@ -5,8 +5,9 @@
 
 Each way takes the same 50 steps over the same batches on the CPU, over gloo: data parallel, fully sharded
 and tensor parallel in 1, 2 and 4 processes; runs that are stopped after 25 steps in 2 processes and
-continued in 1 and 4; runs of 2 processes of which one is killed (kill -9) after 30 steps, so that torchrun
-starts both again. The figure is the largest difference of a step's loss to that of a plain process.
+continued in 1 and 4, from checkpoints that one process gathered and from those of which each process wrote
+its part; runs of 2 processes of which one is killed (kill -9) after 30 steps, so that torchrun starts both
+again. The figure is the largest difference of a step's loss to that of a plain process.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,7 @@ from llm_from_scratch.training.validation import validation_batches
 MODULE = "llm_from_scratch.recipes.distributed_equivalence"
 RECORD = RESULTS / "distributed_equivalence" / "record.json"
 STRATEGIES = ("ddp", "fsdp", "tensor")
+STOPPED = {"gathered": STRATEGIES, "sharded": ("fsdp", "tensor")}  # which are stopped with such checkpoints
 LIMIT = 1e-5  # nats a token
 STEPS, STOPPED_AFTER, KILLED_AFTER, CONTEXT_LENGTH = 50, 25, 30, 64
 MODEL = {"d_model": 64, "num_layers": 4, "num_heads": 4}
@@ -52,32 +55,7 @@ def measure() -> dict[str, object]:
         folder = Path(temporary)
         _run(1, folder / "plain", "single")
         plain = _losses(folder / "plain" / "single")
-        rows = []
-
-        def compare(made: Path, strategy: str, processes: str, what: str) -> None:
-            losses = _losses(made / strategy)
-            if losses.keys() != plain.keys():
-                raise ValueError(f"{strategy} in {processes} processes took other steps: {len(losses)}")
-            largest = max(abs(losses[key] - plain[key]) for key in plain)
-            rows.append(
-                {"strategy": strategy, "processes": processes, "run": what, "largest_difference": largest}
-            )
-
-        for processes in (1, 2, 4):
-            _run(processes, folder / f"n{processes}", *STRATEGIES)
-            for strategy in STRATEGIES:
-                compare(folder / f"n{processes}", strategy, str(processes), "uninterrupted")
-        _run(2, folder / "stopped", *STRATEGIES, options=["--stop-after", str(STOPPED_AFTER)])
-        for processes in (1, 4):
-            continued = folder / f"continued{processes}"
-            shutil.copytree(folder / "stopped", continued)
-            _run(processes, continued, *STRATEGIES)
-            for strategy in STRATEGIES:
-                compare(continued, strategy, f"2, then {processes}", f"stopped after {STOPPED_AFTER} steps")
-        for strategy in STRATEGIES:
-            killed = folder / f"killed-{strategy}"
-            _run(2, killed, strategy, options=["--kill-after", str(KILLED_AFTER)])
-            compare(killed, strategy, "2", f"rank 1 killed after {KILLED_AFTER} steps")
+        rows = [{**way, "largest_difference": _largest(plain, run)} for way, run in _ways(folder)]
     return {
         "command": f"python -m {MODULE}",
         **where,
@@ -90,18 +68,91 @@ def measure() -> dict[str, object]:
     }
 
 
+def rows_to_measure() -> list[dict[str, str]]:
+    """Return every way in which the run is made, as the record names it.
+
+    >>> len(rows_to_measure()), rows_to_measure()[0]
+    (24, {'strategy': 'ddp', 'processes': '1', 'checkpoint': 'gathered', 'run': 'uninterrupted'})
+    """
+    stopped, killed = f"stopped after {STOPPED_AFTER} steps", f"rank 1 killed after {KILLED_AFTER} steps"
+    found = [(name, str(n), None, "uninterrupted") for n in (1, 2, 4) for name in STRATEGIES]
+    for form, names in STOPPED.items():
+        found += [(name, f"2, then {n}", form, stopped) for n in (1, 4) for name in names]
+    found += [(f"{name}, then single", "2, then 1", "sharded", stopped) for name in STOPPED["sharded"]]
+    found += [(name, "2", None, killed) for name in STRATEGIES]
+    return [
+        {"strategy": name, "processes": processes, "checkpoint": form or _form(name, processes), "run": run}
+        for name, processes, form, run in found
+    ]
+
+
+def _form(name: str, processes: str) -> str:
+    """Return how the Trainer writes checkpoints when it is not told."""
+    return "sharded" if name in STOPPED["sharded"] and processes != "1" else "gathered"
+
+
+def _ways(folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """Run each of `rows_to_measure`, and give with it the folder of the run."""
+    made: dict[str, Path] = {}
+
+    def once(
+        name: str, processes: int, *strategies: str, begun: Path | None = None, **options: object
+    ) -> Path:
+        """Start one launch of all strategies the first time that one of them is asked for."""
+        if name not in made:
+            made[name] = folder / name
+            if begun is not None:
+                shutil.copytree(begun, made[name])
+            given = [word for key, value in options.items() for word in (f"--{key}".replace("_", "-"), value)]
+            _run(processes, made[name], *strategies, options=[str(word) for word in given])
+        return made[name]
+
+    for way in rows_to_measure():
+        strategy, _, then = way["strategy"].partition(", then ")
+        last, form = way["processes"][-1], way["checkpoint"]
+        if way["run"] == "uninterrupted":
+            run = once(f"n{last}", int(last), *STRATEGIES) / strategy
+        elif "killed" in way["run"]:
+            run = once(f"killed-{strategy}", 2, strategy, kill_after=KILLED_AFTER) / strategy
+        else:
+            names, how = STOPPED[form], {"checkpoint": form}
+            begun = once(f"stopped-{form}", 2, *names, stop_after=STOPPED_AFTER, **how)
+            if then:
+                (folder / f"plain-{strategy}").mkdir()
+                shutil.copytree(begun / strategy, folder / f"plain-{strategy}" / then)
+                _run(1, folder / f"plain-{strategy}", then)
+                run = folder / f"plain-{strategy}" / then
+            else:
+                run = once(f"continued-{form}-{last}", int(last), *names, begun=begun, **how) / strategy
+        yield way, run
+
+
+def _largest(plain: dict[tuple[int, str], float], run: Path) -> float:
+    losses = _losses(run)
+    if losses.keys() != plain.keys():
+        raise ValueError(f"{run} took other steps: {len(losses)} losses, not {len(plain)}")
+    return max(abs(losses[key] - plain[key]) for key in plain)
+
+
 def table(record: dict[str, object]) -> str:
     """Return the record as lines of text.
 
     >>> print(table({"rows": []}))
-    strategy  processes   run                             largest difference of a loss, nats a token
+    strategy            processes   checkpoint  run                             largest difference...
     """
-    lines = [f"{'strategy':10}{'processes':12}{'run':32}largest difference of a loss, nats a token"]
+    head = f"{'strategy':20}{'processes':12}{'checkpoint':12}{'run':32}"
+    lines = [head + "largest difference of a loss, nats a token"]
     for row in record["rows"]:
         lines.append(
-            f"{row['strategy']:10}{row['processes']:12}{row['run']:32}{row['largest_difference']:.1e}"
+            f"{row['strategy']:20}{row['processes']:12}{row['checkpoint']:12}{row['run']:32}"
+            f"{row['largest_difference']:.1e}"
         )
     return "\n".join(lines)
+
+
+def load_record() -> dict[str, object]:
+    """Return the stored record."""
+    return json.loads(RECORD.read_bytes())
 
 
 def _losses(run: Path) -> dict[tuple[int, str], float]:
@@ -123,12 +174,14 @@ def _run(processes: int, folder: Path, *strategies: str, options: list[str] | No
         raise ValueError(f"{' '.join(command[1:])} failed:\n{done.stderr[-3000:]}")
 
 
-def _work(folder: Path, names: list[str], stop_after: int | None, kill_after: int | None) -> None:
+def _work(
+    folder: Path, names: list[str], stop_after: int | None, kill_after: int | None, sharded: bool | None
+) -> None:
     """Be one process: train with each strategy in turn."""
     torch.set_num_threads(1)
     for name in names:
         strategy = open_strategy(name, torch.device("cpu"))
-        trainer = _trainer(folder / name, strategy)
+        trainer = _trainer(folder / name, strategy, sharded)
         _interrupt(trainer, stop_after, kill_after)
         if has_checkpoint(folder / name):
             trainer.resume()
@@ -136,7 +189,7 @@ def _work(folder: Path, names: list[str], stop_after: int | None, kill_after: in
     strategy.finish()
 
 
-def _trainer(folder: Path, strategy: Strategy) -> Trainer:
+def _trainer(folder: Path, strategy: Strategy, sharded: bool | None) -> Trainer:
     folder.mkdir(parents=True, exist_ok=True)
     train, validation = load("sotu").split()
     tokens = [np.frombuffer(part.text.encode("utf-8"), dtype=np.uint8) for part in (train, validation)]
@@ -151,6 +204,7 @@ def _trainer(folder: Path, strategy: Strategy) -> Trainer:
         validation=validation_batches(tokens[1], context_length=CONTEXT_LENGTH, batch_size=6, count=4),
         folder=folder,
         strategy=strategy,
+        sharded=sharded,
     )
 
 
@@ -177,11 +231,13 @@ def main() -> int:
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--stop-after", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--kill-after", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpoint", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        _work(Path(given.worker[0]), given.worker[1:], given.stop_after, given.kill_after)
+        sharded = None if given.checkpoint is None else given.checkpoint == "sharded"
+        _work(Path(given.worker[0]), given.worker[1:], given.stop_after, given.kill_after, sharded)
         return 0
-    record = json.loads(RECORD.read_bytes()) if given.table else measure()
+    record = load_record() if given.table else measure()
     if not given.table:
         write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
     print(table(record))

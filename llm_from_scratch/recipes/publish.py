@@ -36,6 +36,7 @@ COMPARISONS = (
     "pretraining_data",
     "quantisation",
     "scaling_laws",
+    "speedrun_trials",
 )
 
 

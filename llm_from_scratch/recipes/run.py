@@ -40,13 +40,15 @@ def train(
     say: Callable[[str], None] | None = None,
     strategy: Strategy | None = None,
     prepare_model: Callable[[Decoder], object] = lambda model: None,
+    sharded: bool | None = None,
 ) -> dict[str, object] | None:
     """Train ``recipe`` in the folder ``out`` and return its record, or None if Ctrl-C ended it early.
 
     ``say`` takes lines that tell how far the run is (None: nothing is shown). ``strategy`` shares the
     work among processes, each of which calls this with the same arguments. ``prepare_model`` changes how
-    the new model computes (`training.block_options`). Neither is part of the run's configuration: the
-    steps are the same, so a run may be resumed with another.
+    the new model computes (`training.block_options`). ``sharded`` says how checkpoints are written (see
+    `Trainer`). None of them is part of the run's configuration: the steps are the same, so a run may be
+    resumed with another.
     Raises: ValueError if the folder is in use, or holds another run; OSError if the disk is full.
     """
     strategy = Strategy() if strategy is None else strategy
@@ -73,6 +75,7 @@ def train(
             show_progress=say is not None,
             strategy=strategy,
             prepare_model=prepare_model,
+            sharded=sharded,
         )
         with clock("training"):
             finished = trainer.fit()
@@ -150,6 +153,7 @@ def prepare(
     show_progress: bool,
     strategy: Strategy,
     prepare_model: Callable[[Decoder], object],
+    sharded: bool | None,
 ) -> Trainer:
     """Do everything that comes before the first step, or before the next one of a resumed run."""
     training = recipe.training
@@ -171,6 +175,7 @@ def prepare(
         folder=folder,
         show_progress=show_progress,
         strategy=strategy,
+        sharded=sharded,
     )
     say(
         f"{model.num_parameters():,} parameters, {tokenizer.vocab_size:,} tokens in the vocabulary, "

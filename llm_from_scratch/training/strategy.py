@@ -5,6 +5,7 @@ strategies for several processes lie in `training.distributed`; they override th
 neither the Trainer nor a model knows which one is at work.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_from_scratch.data.loader import Batch
+from llm_from_scratch.training.boxes import Box, whole_box
 from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.seeding import random_state, restore_random_state
 
@@ -37,6 +39,7 @@ class Strategy:
     one_kernel = True
     whole_matrices = True  # each process holds every matrix undivided
     launched = False  # by torchrun, which passes each signal on a second time
+    divides = False  # whether parameters lie divided over several processes
 
     def wrap(self, model: nn.Module, dtype: torch.dtype) -> nn.Module:
         """Prepare the model's parameters; return what a training step calls."""
@@ -65,17 +68,31 @@ class Strategy:
     def clip_gradients(self, model: nn.Module, limit: float) -> float:
         """Scale the gradient to a norm of at most ``limit``; return the norm before.
 
-        Formula: ``g <- g min(1, limit / (|g| + 1e-6))``, |g| over all parameters together.
+        Formula: ``g <- g min(1, limit / (|g| + 1e-6))``, |g| over all parameters together. Without a
+        limit (infinity) the gradient is read once and not written.
         """
+        if limit == math.inf:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            return float(torch.stack(torch._foreach_norm(gradients)).norm()) if gradients else 0.0
         return float(nn.utils.clip_grad_norm_(model.parameters(), limit))
 
     def whole(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """Return a parameter, or what the optimizer keeps of one, undivided. All processes take part."""
         return tensor
 
-    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Return what this process holds of an undivided tensor, laid out as ``parameter`` is."""
-        return tensor
+    def boxes(self, tensor: Tensor, parameter: Tensor) -> list[tuple[Box, Tensor]]:
+        """Return what this process holds of a parameter, or of a tensor that is laid out as one.
+
+        Each box comes with a view of its numbers: whoever writes to the view changes the tensor.
+        """
+        return [(whole_box(tensor.shape), tensor)]
+
+    def writes(self, tensor: Tensor, number: int) -> bool:
+        """Tell whether this process writes its boxes of the tensor with this ``number``.
+
+        A divided tensor is written by all, one that each process holds whole by one of them in turn.
+        """
+        return number % self.processes == self.rank
 
     def random_state(self) -> dict[str, object]:
         """Return the state of the random generators, that of every process."""
@@ -85,8 +102,15 @@ class Strategy:
         """Continue where `random_state` stood."""
         restore_random_state(state)
 
+    def from_all(self, make: Callable[[], Value]) -> list[Value]:
+        """Call ``make`` in every process and give all results to all, by rank.
+
+        Where it raises ValueError or OSError, every process raises the first of these.
+        """
+        return [make()]
+
     def from_main(self, make: Callable[[], Value]) -> Value:
-        """Call ``make`` in the main process alone and give its result to all; ValueErrors too."""
+        """Call ``make`` in the main process alone and give all its result, or its ValueError or OSError."""
         return make()
 
     @contextmanager
@@ -108,35 +132,3 @@ def check_optimizer(config: TrainerConfig, strategy: Strategy) -> None:
             f"optimizer muon needs whole matrices, and strategy {strategy.name} divides them: use strategy "
             "ddp, or --optimizer adamw"
         )
-
-
-def gathered_optimizer(optimizer: torch.optim.Optimizer, strategy: Strategy) -> dict[str, object]:
-    """Return the optimizer's state with whole tensors: the same, whatever the strategy.
-
-    That is what lets a run of two processes continue in one or in four.
-
-    >>> gathered_optimizer(torch.optim.AdamW(nn.Linear(2, 1).parameters()), Strategy())["state"]
-    {}
-    """
-    state = optimizer.state_dict()
-    return {**state, "state": _converted(optimizer, state["state"], strategy.whole)}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object], strategy: Strategy) -> None:
-    """Give the optimizer this process's part of a state that `gathered_optimizer` returned."""
-    parts = _converted(optimizer, state["state"], strategy.part)
-    optimizer.load_state_dict({**state, "state": parts})
-
-
-def _converted(
-    optimizer: torch.optim.Optimizer, states: dict[int, dict], convert: Callable[[Tensor, Tensor], Tensor]
-) -> dict[int, dict]:
-    """Convert what is kept for each number of a parameter; the count of steps stays as it is."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {
-        index: {
-            name: convert(value, parameters[index]) if isinstance(value, Tensor) and value.dim() else value
-            for name, value in kept.items()
-        }
-        for index, kept in states.items()
-    }

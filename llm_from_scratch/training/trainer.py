@@ -13,22 +13,28 @@ import torch
 from torch import nn
 
 from llm_from_scratch.data.loader import Batch
-from llm_from_scratch.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from llm_from_scratch.training.checkpoint import (
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_sharded_checkpoint,
+)
 from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
 from llm_from_scratch.training.interrupts import stop_requests
 from llm_from_scratch.training.log import RunLog
+from llm_from_scratch.training.optimizer_state import (
+    gathered_optimizer,
+    optimizer_boxes,
+    restore_optimizer,
+    small_state,
+)
 from llm_from_scratch.training.optimizers import build_optimizer
 from llm_from_scratch.training.precision import autocast, choose_device, choose_dtype, loss_scaler
 from llm_from_scratch.training.progress import Progress
-from llm_from_scratch.training.strategy import (
-    Strategy,
-    check_optimizer,
-    gathered_optimizer,
-    restore_optimizer,
-)
+from llm_from_scratch.training.strategy import Strategy, check_optimizer
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
-from llm_from_scratch.training.weights import load_weights, weights_as_bytes
+from llm_from_scratch.training.weights import load_weights, weight_boxes, weights_as_bytes
 
 __all__ = ["Batches", "Trainer", "TrainerConfig", "TrainingDivergedError"]
 
@@ -51,7 +57,10 @@ class Trainer:
     targets other than -100. ``validation`` holds the batches that each evaluation scores.
     A trainer whose folder holds a checkpoint continues from it when `resume` is called before `fit`,
     and `fit` refuses to begin there otherwise. ``strategy`` shares the work among processes: each is
-    given the same arguments, and the folder must be one that all of them see.
+    given the same arguments, and the folder must be one that all of them see. In a checkpoint that is
+    ``sharded`` each process writes what it holds; otherwise one process gathers and writes everything. By
+    default (None) that follows the strategy: sharded where it divides parameters, since they may be too
+    large for one process; gathered where one process holds them all anyway.
     """
 
     def __init__(
@@ -64,9 +73,11 @@ class Trainer:
         folder: Path,
         show_progress: bool = False,
         strategy: Strategy | None = None,
+        sharded: bool | None = None,
     ) -> None:
         self.strategy = strategy = Strategy() if strategy is None else strategy
         check_optimizer(config, strategy)
+        self.sharded = strategy.divides if sharded is None else sharded
         self.config, self.batches = config, strategy.batches(batches, config.batch_size)
         self.validation = [strategy.rows(batch) for batch in validation]
         self.folder, self.show_progress = Path(folder), show_progress and strategy.main
@@ -167,7 +178,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the last checkpoint in the folder: the next step equals the one not taken."""
-        checkpoint = load_checkpoint(self.folder, "last")
+        checkpoint = load_checkpoint(self.folder, "last", self.strategy)
         state, tensors = checkpoint.state, checkpoint.tensors
         missing = {"batches", "best_loss", "tokens", "seconds"} - state.keys()
         if missing:
@@ -177,7 +188,7 @@ class Trainer:
             )
         origin = f"the last checkpoint of {self.folder}"
         load_weights(self.model, checkpoint.weights, origin=origin, strategy=self.strategy)
-        restore_optimizer(self.optimizer, tensors["optimizer"], self.strategy)
+        restore_optimizer(self.optimizer, tensors["optimizer"], self.strategy, checkpoint.averages)
         self.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.step = self.saved_step = checkpoint.step
@@ -202,23 +213,36 @@ class Trainer:
     def _save(self, *, best: bool) -> None:
         if self.step == self.saved_step:
             return
-        weights = weights_as_bytes(self.model, strategy=self.strategy)  # gathered from all processes
-        tensors = {
-            "optimizer": gathered_optimizer(self.optimizer, self.strategy),
-            "scaler": self.scaler.state_dict(),
-            "random": self.strategy.random_state(),
+        strategy, gathered = self.strategy, not self.sharded
+        if gathered:  # by all processes; the main one alone gets everything
+            weights = weights_as_bytes(self.model, strategy=strategy)
+            optimizer = gathered_optimizer(self.optimizer, strategy)
+        else:
+            optimizer = small_state(self.optimizer)
+        common = {
+            "step": self.step,
+            "best": best,
+            "tensors": {
+                "optimizer": optimizer,
+                "scaler": self.scaler.state_dict(),
+                "random": strategy.random_state(),
+            },
+            "state": {
+                "best_loss": self.best_loss,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "batches": self.batches.state_dict(),
+            },
         }
-        state = {
-            "best_loss": self.best_loss,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "batches": self.batches.state_dict(),
-        }
-        if self.strategy.main:
+        if strategy.main:
             self.log.flush_to_disk()
-            save_checkpoint(
-                self.folder, weights=weights, step=self.step, state=state, tensors=tensors, best=best
+        if not gathered:
+            boxes, averages = weight_boxes(self.model, strategy), optimizer_boxes(self.optimizer, strategy)
+            save_sharded_checkpoint(
+                self.folder, weights=boxes, averages=averages, strategy=strategy, **common
             )
+        elif strategy.main:
+            save_checkpoint(self.folder, weights=weights, **common)
         self.saved_step = self.step
 
     def _append(self, record: dict[str, object]) -> None:

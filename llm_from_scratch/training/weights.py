@@ -1,4 +1,4 @@
-"""The weights of a model as safetensors bytes, and back.
+"""The weights of a model as safetensors bytes or as boxes, and back.
 
 safetensors stores names, shapes, number formats and raw numbers. Opening such a file runs no code,
 unlike a pickle (which is what `torch.save` writes by default).
@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from llm_from_scratch.training.boxes import TensorSource, WholeTensors
+from llm_from_scratch.training.shard_files import label
 from llm_from_scratch.training.strategy import Strategy
 
 
@@ -26,11 +28,7 @@ def weights_as_bytes(
     True
     """
     stored: dict[str, Tensor] = {}
-    seen: set[tuple[object, ...]] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if _place(tensor) in seen:
-            continue
-        seen.add(_place(tensor))
+    for name, tensor in _distinct(model).items():
         convert = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         if strategy is not None:
             tensor = strategy.whole(tensor, tensor)
@@ -38,12 +36,39 @@ def weights_as_bytes(
     return safetensors.save(stored)
 
 
+def weight_boxes(model: nn.Module, strategy: Strategy) -> dict[str, Tensor]:
+    """Return the boxes of parameters and buffers that this process writes, by label.
+
+    >>> {name: list(box.shape) for name, box in weight_boxes(nn.Linear(3, 2), Strategy()).items()}
+    {'weight[0:2,0:3]': [2, 3], 'bias[0:2]': [2]}
+    """
+    return {
+        label(name, box): place
+        for number, (name, tensor) in enumerate(_distinct(model).items())
+        if strategy.writes(tensor, number)
+        for box, place in strategy.boxes(tensor, tensor)
+    }
+
+
+def read_weights(content: bytes, *, origin: str = "the file") -> WholeTensors:
+    """Return the tensors of a safetensors file. Raises: ValueError, which names ``origin``, if it is none."""
+    try:
+        return WholeTensors(safetensors.load(content))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{origin} is damaged or no safetensors file ({error})") from error
+
+
 def load_weights(
-    model: nn.Module, content: bytes, *, origin: str = "the file", strategy: Strategy | None = None
+    model: nn.Module,
+    content: bytes | TensorSource,
+    *,
+    origin: str = "the file",
+    strategy: Strategy | None = None,
 ) -> None:
     """Copy the weights in ``content`` into ``model``, in the model's own number format and device.
 
-    ``origin`` names the file in errors. ``strategy`` picks what this process holds of each.
+    ``content`` is a safetensors file or a source of tensors. ``origin`` names it in errors.
+    ``strategy`` says what this process holds of each; only that is read.
     Raises: ValueError if the bytes are no safetensors, or names or shapes differ from the model's.
 
     >>> source, copy = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -51,10 +76,9 @@ def load_weights(
     >>> torch.equal(source.weight, copy.weight)
     True
     """
-    try:
-        stored = safetensors.load(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{origin} is damaged or no safetensors file ({error})") from error
+    source = read_weights(content, origin=origin) if isinstance(content, bytes) else content
+    strategy = Strategy() if strategy is None else strategy
+    stored = source.names()
     own = model.state_dict(keep_vars=True)
     filled = {_place(own[name]) for name in stored if name in own}
     missing = [name for name, tensor in own.items() if name not in stored and _place(tensor) not in filled]
@@ -64,23 +88,30 @@ def load_weights(
             f"{origin} does not fit the model: it lacks {_few(missing)} and has {_few(unknown)} in excess; "
             "the configuration beside it must be the one it was trained with"
         )
-    for name, tensor in stored.items():
-        if tensor.shape != own[name].shape:
+    for name in stored:
+        if source.shape(name) != tuple(own[name].shape):
             raise ValueError(
-                f"{origin} does not fit the model: {name} has shape {list(tensor.shape)}, "
+                f"{origin} does not fit the model: {name} has shape {list(source.shape(name))}, "
                 f"the model expects {list(own[name].shape)}"
             )
     with torch.no_grad():
-        for name, tensor in stored.items():
-            own[name].copy_(tensor if strategy is None else strategy.part(tensor, own[name]))
+        for name in stored:
+            for box, place in strategy.boxes(own[name], own[name]):
+                place.copy_(source.read(name, box))
+
+
+def _distinct(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers, one that two names share under its first name."""
+    distinct: dict[tuple[object, ...], tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        distinct.setdefault(_place(tensor), (name, tensor))
+    return dict(distinct.values())
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
     """Identify the memory a tensor looks at: equal for two names of one tied parameter."""
-    if hasattr(tensor, "to_local"):  # a DTensor: the part that lies here
-        tensor = tensor.to_local()
-        if not tensor.numel():  # nothing lies here, so nothing can be shared
-            return (id(tensor),)
+    if hasattr(tensor, "to_local"):  # a DTensor, of which nothing may lie here: the object itself
+        return (id(tensor),)
     return tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
 
 

@@ -76,6 +76,7 @@ FIGURES = {
     "roofline": ("read_gigabytes_per_second",),
     "serving": ("survivors", "texts_compared"),
     "speculative": (),
+    "speedrun": ("baseline_seconds", "equal_time_loss"),
     "quantised_cache": (),
 }
 

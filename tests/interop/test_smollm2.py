@@ -16,6 +16,7 @@ from llm_from_scratch.interop.gguf import GGUFFile
 from llm_from_scratch.interop.gguf.fields import Metadata
 from llm_from_scratch.interop.gguf.tokenizer import read_tokenizer
 from llm_from_scratch.tokenizers import load_tokenizer
+from tests.rotation import seed_of_the_day
 
 CHAT = [
     {"role": "user", "content": "What is 2 + 2?"},
@@ -62,8 +63,11 @@ def random_texts(count, seed, special=()):
     return ["".join(rng.choice(pools[i % 6]) for _ in range(rng.randrange(1, 40))) for i in range(count)]
 
 
-@pytest.mark.parametrize(("count", "seed"), [(3000, 5), pytest.param(20_000, 7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("count", "seed"), [(3000, 5), pytest.param(7000, seed_of_the_day(), marks=pytest.mark.slow, id="others")]
+)
 def test_the_ids_are_those_of_transformers(tokenizers, count, seed):
+    """The slow case draws other texts each day; a failure shows the text."""
     ours, theirs = tokenizers
     special = ["<|im_start|>", "<|im_end|>", "<|im_end", "<file_sep>"]
     for text in random_texts(count, seed, special):

@@ -10,22 +10,31 @@ import torch
 from torch import nn
 
 from llm_from_scratch.training import checkpoint as module
-from llm_from_scratch.training.checkpoint import load_checkpoint, load_run, save_checkpoint
-from llm_from_scratch.training.weights import load_weights, weights_as_bytes
+from llm_from_scratch.training.checkpoint import (
+    load_checkpoint,
+    load_run,
+    save_checkpoint,
+    save_sharded_checkpoint,
+)
+from llm_from_scratch.training.strategy import Strategy
+from llm_from_scratch.training.weights import load_weights, weight_boxes, weights_as_bytes
 
 
-def save(run, step, *, best=True, value=None):
+def save(run, step, *, best=True, value=None, sharded=False):
     """Save a model whose weight, state and tensors all say ``step``."""
     model = nn.Linear(3, 2)
     nn.init.constant_(model.weight, float(step if value is None else value))
-    return save_checkpoint(
-        run,
-        weights=weights_as_bytes(model),
-        step=step,
-        state={"step_too": step},
-        tensors={"also": torch.tensor(step)},
-        best=best,
-    )
+    common = {
+        "step": step,
+        "state": {"step_too": step},
+        "tensors": {"also": torch.tensor(step)},
+        "best": best,
+    }
+    if not sharded:
+        return save_checkpoint(run, weights=weights_as_bytes(model), **common)
+    boxes = weight_boxes(model, Strategy())
+    averages = {"0.exp_avg[0:2]": torch.full((2,), float(step))}
+    return save_sharded_checkpoint(run, weights=boxes, averages=averages, strategy=Strategy(), **common)
 
 
 def steps_in(run, which="last"):
@@ -34,6 +43,8 @@ def steps_in(run, which="last"):
     model = nn.Linear(3, 2)
     load_weights(model, found.weights)
     steps = {found.step, found.state["step_too"], int(model.weight[0, 0])}
+    if found.averages is not None:
+        steps.add(int(found.averages.read("0.exp_avg", (range(2),))[0]))
     return steps | ({int(found.tensors["also"])} if which == "last" else set())
 
 
@@ -76,24 +87,27 @@ def dying_at(monkeypatch, moment, end, names=("fsync", "replace", "unlink", "rmd
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to die without any cleanup")
-def test_death_at_every_operation_on_files_leaves_the_old_checkpoint_or_the_new_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sharded", [False, True])
+def test_death_at_every_operation_on_files_leaves_the_old_checkpoint_or_the_new_one(
+    tmp_path, monkeypatch, sharded
+):
     outcomes = []
     for moment in range(1, 100):
         run = tmp_path / str(moment)
-        save(run, 3)
-        save(run, 5, best=False)
+        save(run, 3, sharded=sharded)
+        save(run, 5, best=False, sharded=sharded)
         child = os.fork()
         if child == 0:
             try:
                 dying_at(monkeypatch, moment, lambda: os._exit(9))
-                save(run, 7, best=True)
+                save(run, 7, best=True, sharded=sharded)
             finally:
                 os._exit(0)
         died = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         last, best = steps_in(run), steps_in(run, "best")
         assert (last, best) in (({5}, {3}), ({7}, {7}))
         outcomes.append(last)
-        save(run, 11)  # and the next save clears away what the dead process left
+        save(run, 11, sharded=sharded)  # and the next save clears away what the dead process left
         assert steps_in(run) == {11}
         assert [f.name for f in (run / "checkpoints").iterdir()] == ["step-000011"]
         if not died:
@@ -167,11 +181,11 @@ def test_a_reader_survives_a_run_that_replaces_the_checkpoint(tmp_path, monkeypa
     read = module._read_folder
     calls = []
 
-    def slow(folder, which):
+    def slow(folder, which, strategy):
         calls.append(folder)
         if len(calls) == 1:
             save(tmp_path, 5)  # the training process goes on meanwhile
-        return read(folder, which)
+        return read(folder, which, strategy)
 
     monkeypatch.setattr(module, "_read_folder", slow)
     assert load_checkpoint(tmp_path).step == 5
@@ -264,3 +278,31 @@ def test_a_pointer_of_another_kind_is_named(tmp_path, content):
     (tmp_path / "checkpoints.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"checkpoints\.json is damaged"):
         load_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("../../elsewhere", "does not list every file of the model"),
+        ("model-00001-of-00003.safetensors", "does not list every file of the model"),
+    ],
+)
+def test_a_state_that_names_other_shards_is_refused(tmp_path, name, says):
+    folder = save(tmp_path, 3, sharded=True)
+    path = folder / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    digests = state["sha256"]
+    digests[name] = digests.pop("model-00001-of-00001.safetensors")
+    path.write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(ValueError, match=says):
+        load_checkpoint(tmp_path)
+
+
+def test_a_sharded_checkpoint_stays_readable_while_the_run_replaces_it(tmp_path):
+    save(tmp_path, 3, sharded=True)
+    opened = load_checkpoint(tmp_path)
+    save(tmp_path, 5, sharded=True)
+    model = nn.Linear(3, 2)
+    load_weights(model, opened.weights)
+    assert model.weight[0, 0] == 3
+    assert not (tmp_path / "checkpoints/step-000003").exists()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from llm_from_scratch.training.checkpoint import load_checkpoint
+from llm_from_scratch.training.strategy import Strategy
 from llm_from_scratch.training.trainer import TrainerConfig, TrainingDivergedError
 from llm_from_scratch.training.validation import NO_TARGET
 from tests.training.conftest import B, T, V, random_windows, tiny_model, tiny_trainer
@@ -108,6 +109,16 @@ def test_clipping_bounds_the_gradient_that_the_optimizer_sees(tmp_path):
     record = trainer.train_step()
     assert record["grad_norm"] > 0.1  # logged before clipping
     assert seen[0] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_without_a_limit_the_gradient_is_measured_and_stays():
+    model = tiny_model(dropout=0.0)
+    ids = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(0))
+    model(ids, ids)[1].backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    norm = Strategy().clip_gradients(model, math.inf)
+    assert norm == pytest.approx(float(torch.cat([g.flatten() for g in before]).norm()), rel=1e-6)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
 
 
 def test_two_runs_are_identical(tmp_path):

@@ -114,18 +114,17 @@ class Processes(Strategy):
         elif self.share:  # begin anew, from a number that all processes know
             torch.manual_seed((int(torch.randint(2**62, ())) + self.share) % 2**63)
 
+    def from_all(self, make: Callable[[], Value]) -> list[Value]:
+        """Call ``make`` in every process and give all results to all, by rank."""
+        answers: list[tuple[Value | None, Exception | None] | None] = [None] * self.processes
+        dist.all_gather_object(answers, _attempt(make))
+        return [_value(answer) for answer in answers]
+
     def from_main(self, make: Callable[[], Value]) -> Value:
-        """Call ``make`` in the main process alone and give its result to all; ValueErrors too."""
-        answer: list[object] = [None, None]
-        if self.main:
-            try:
-                answer[0] = make()
-            except ValueError as error:
-                answer[1] = str(error)
+        """Call ``make`` in the main process alone and give all its result, or its ValueError or OSError."""
+        answer = [_attempt(make) if self.main else None]
         dist.broadcast_object_list(answer)
-        if answer[1] is not None:
-            raise ValueError(answer[1])
-        return answer[0]
+        return _value(answer[0])
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
@@ -141,6 +140,20 @@ class Processes(Strategy):
         if dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()
+
+
+def _attempt(make: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+    """Return the result, or the mistake that everyone is to hear of."""
+    try:
+        return make(), None
+    except (ValueError, OSError) as error:
+        return None, error.with_traceback(None)
+
+
+def _value(answer: tuple[Value | None, Exception | None]) -> Value:
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
 
 
 class RowsOf:

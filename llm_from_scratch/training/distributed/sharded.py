@@ -1,15 +1,21 @@
-"""Parameters that lie divided over processes as DTensors: gathered for a file, divided again from one."""
+"""Parameters that lie divided over processes as DTensors: which boxes lie here, and how to gather them."""
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
+from llm_from_scratch.training.boxes import Box, part_of, whole_box
 from llm_from_scratch.training.distributed.clipping import clip_by_global_norm
 from llm_from_scratch.training.distributed.processes import Processes
 
 
 class Sharded(Processes):
-    """What full sharding and tensor parallelism share: DTensors, whole in checkpoints only."""
+    """What full sharding and tensor parallelism share: DTensors."""
+
+    @property
+    def divides(self) -> bool:
+        """Whether there is more than one process to divide parameters over."""
+        return self.processes > 1
 
     whole_matrices = False
 
@@ -26,10 +32,27 @@ class Sharded(Processes):
         return gathered.cpu() if self.main else gathered.new_empty(0)
 
     @torch.no_grad()
-    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Cut this process's part out of a tensor that each process has read whole."""
-        if not isinstance(parameter, DTensor):
-            return tensor
-        return distribute_tensor(
-            tensor.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
-        )
+    def boxes(self, tensor: Tensor, parameter: Tensor) -> list[tuple[Box, Tensor]]:
+        """Return the one box that lies here: none if the tensor has too few rows for all processes."""
+        if not isinstance(tensor, DTensor):
+            return super().boxes(tensor, parameter)
+        local = tensor.to_local()
+        return [(box_of(tensor), local)] if local.numel() else []
+
+    def writes(self, tensor: Tensor, number: int) -> bool:
+        """Tell whether this process writes its boxes of the tensor with this ``number``."""
+        divided = isinstance(tensor, DTensor) and any(p.is_shard() for p in tensor.placements)
+        return divided or super().writes(tensor, number)
+
+
+def box_of(tensor: DTensor) -> Box:
+    """Return the indices that this process holds. A part of a sum has none: ValueError."""
+    box, mesh = list(whole_box(tensor.shape)), tensor.device_mesh
+    for dimension, placement in enumerate(tensor.placements):
+        if placement.is_shard():
+            mine = mesh.get_local_rank(dimension), mesh.size(dimension)
+            box[placement.dim] = part_of(box[placement.dim], *mine)
+        elif not placement.is_replicate():
+            raise ValueError(f"a tensor laid out as {placement} holds no box of the whole")
+    assert tuple(map(len, box)) == tuple(tensor.to_local().shape)
+    return tuple(box)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from llm_from_scratch.data.loader import Batch
+from llm_from_scratch.training.boxes import Box, runs_of
 from llm_from_scratch.training.distributed.sharded import Sharded
 from llm_from_scratch.training.distributed.tensor_plan import apply_plan
 
@@ -57,7 +58,13 @@ class TensorParallel(Sharded):
         return gathered if order is None or not self.main else gathered[order.argsort()]
 
     @torch.no_grad()
-    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Cut this process's part out of a whole tensor."""
-        order = self.orders.get(parameter)
-        return super().part(tensor if order is None else tensor[order], parameter)
+    def boxes(self, tensor: Tensor, parameter: Tensor) -> list[tuple[Box, Tensor]]:
+        """Return what lies here in the model's own order: of moved rows, a box for each stretch of them."""
+        found, order = super().boxes(tensor, parameter), self.orders.get(parameter)
+        if order is None:
+            return found
+        return [
+            ((rows, *box[1:]), held[start : start + len(rows)])
+            for box, held in found
+            for rows, start in runs_of(order[box[0].start : box[0].stop].tolist())
+        ]

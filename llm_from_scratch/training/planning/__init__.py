@@ -1,8 +1,8 @@
 """Predict a training run before it is paid for: memory, speed, duration and cost.
 
 Read in this order: `devices` (what the hardware can do), `footprint` (bytes), `speed` (seconds and
-dollars), `plan` (all of it with its assumptions), `published` and `check` (how near the predictions come to
-figures that others have measured).
+dollars), `plan` (all of it with its assumptions), `measure` (bytes as they are), `published` and `check`
+(how near the predictions come to figures that others have measured).
 """
 
 from llm_from_scratch.training.planning.devices import DEVICES, Device, device_named, with_price

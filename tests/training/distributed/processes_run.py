@@ -1,4 +1,4 @@
-"""What each process of a test does: `torchrun -m tests.training.distributed.processes_run OUT STRATEGY`."""
+"""What each process of a test does: `... -m tests.training.distributed.processes_run OUT STRATEGY`."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ FAMILIES = {
 }
 
 
-def build(folder, strategy, *, family="llama", **changes):
+def build(folder, strategy, *, family="llama", sharded=None, **changes):
     """Make the trainer of one process; all processes make the same one."""
     config = tiny_config(**{"batch_size": 4, "accumulate": 2, **changes})
     seed_everything(config.seed)
@@ -42,22 +42,26 @@ def build(folder, strategy, *, family="llama", **changes):
         validation=validation_batches(made_up_tokens(211, seed=5), context_length=T, batch_size=3, count=4),
         folder=folder,
         strategy=strategy,
+        sharded=sharded,
     )
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("strategy")
     parser.add_argument("--family", default="llama")
     parser.add_argument("--die-at", type=int)
     parser.add_argument("--stop-at", type=int)
+    parser.add_argument("--checkpoint", choices=["gathered", "sharded"])
     parser.add_argument("changes", nargs="?", default="{}")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     strategy = open_strategy(given.strategy, torch.device("cpu"))
     given.out.mkdir(parents=True, exist_ok=True)
-    trainer = build(given.out, strategy, family=given.family, **json.loads(given.changes))
+    sharded = None if given.checkpoint is None else given.checkpoint == "sharded"
+    changes = json.loads(given.changes)
+    trainer = build(given.out, strategy, family=given.family, sharded=sharded, **changes)
     if has_checkpoint(given.out):
         trainer.resume()
     (given.out / f"pid-{strategy.rank}").write_text(str(os.getpid()))

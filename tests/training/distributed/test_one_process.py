@@ -8,7 +8,8 @@ from llm_from_scratch.data.loader import BatchLoader, share_of
 from llm_from_scratch.training.distributed import open_strategy
 from llm_from_scratch.training.distributed.processes import Processes, RowsOf
 from llm_from_scratch.training.distributed.tensor_plan import head_order
-from llm_from_scratch.training.strategy import Strategy, gathered_optimizer, restore_optimizer
+from llm_from_scratch.training.optimizer_state import gathered_optimizer, restore_optimizer
+from llm_from_scratch.training.strategy import Strategy
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
 from tests.training.conftest import T, made_up_tokens, tiny_model
 

@@ -1,9 +1,11 @@
-"""Two and four real processes on this machine, over gloo, started as a user would: by torchrun."""
+"""Two real processes on this machine, over gloo, started as a user would: by torchrun.
+
+The runs they are compared with, and what needs nothing of torchrun, are started by `tests.processes`, sooner.
+"""
 
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +14,10 @@ import time
 import pytest
 
 from llm_from_scratch.training.log import RunLog
+from tests.processes import TIMEOUT, check_in_processes
+from tests.training.distributed import gradients_run, sharded_run
 
 HERE = "tests.training.distributed"
-TIMEOUT = 300  # seconds, against a hang; never a measure of speed
 
 
 def torchrun(processes, module, *arguments, restarts=0):
@@ -32,12 +35,6 @@ def train(processes, out, strategy, *options, restarts=0):
     return done
 
 
-def plain(out, *options):
-    command = [sys.executable, "-m", f"{HERE}.processes_run", str(out), "single", *options]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=TIMEOUT)
-    return losses(out)
-
-
 def losses(out):
     records = RunLog(out / "log.jsonl").read()
     assert [record["step"] for record in records] == list(range(len(records)))
@@ -47,31 +44,19 @@ def losses(out):
 
 
 def test_gradients_of_every_parameter_equal_those_of_one_process():
-    done = torchrun(2, f"{HERE}.gradients_run")
-    assert done.returncode == 0, done.stderr[-3000:]
+    check_in_processes(2, gradients_run.main)
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
     train(2, tmp_path / "two", "ddp")
-    assert losses(tmp_path / "two") == pytest.approx(plain(tmp_path / "one"), abs=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp", "tensor"])
-def test_a_signal_to_one_rank_saves_all_and_other_numbers_of_processes_go_on(tmp_path, strategy):
-    train(2, tmp_path / "run", strategy, "--stop-at", 6)
-    assert json.loads((tmp_path / "run/checkpoints.json").read_text())["last"] == "step-000006"
-    shutil.copytree(tmp_path / "run", tmp_path / "four")
-    whole = plain(tmp_path / "whole")
-    assert plain(tmp_path / "run") == pytest.approx(whole, abs=1e-5)
-    train(4, tmp_path / "four", strategy)
-    assert losses(tmp_path / "four") == pytest.approx(whole, abs=1e-5)
+    check_in_processes(1, sharded_run.train, tmp_path / "one", "single")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 @pytest.mark.slow
 def test_with_dropout_a_killed_rank_changes_nothing(tmp_path):
     """Bit for bit: the random numbers of each rank go on too."""
-    train(2, tmp_path / "whole", "fsdp", "--family", "grouped")
+    check_in_processes(2, sharded_run.train, tmp_path / "whole", "fsdp", "--family", "grouped")
     train(2, tmp_path / "killed", "fsdp", "--family", "grouped", "--die-at", 7, restarts=1)
     assert (tmp_path / "killed/starts.txt").read_text().split() == ["0", "4"]  # a checkpoint each 4 steps
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
@@ -80,8 +65,8 @@ def test_with_dropout_a_killed_rank_changes_nothing(tmp_path):
 @pytest.mark.slow
 def test_kills_at_random_moments_cost_at_most_the_last_interval(tmp_path):
     """torchrun restarts both processes each time; every 2 steps there is a checkpoint."""
-    changes = json.dumps({"steps": 200, "eval_every": 2, "eval_batches": 1})
-    out, rng, kills = tmp_path / "killed", random.Random(5), 4
+    changes = json.dumps({"steps": 150, "eval_every": 2, "eval_batches": 1})
+    out, rng, kills = tmp_path / "killed", random.Random(5), 3
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={kills}"]
     start += ["--monitor-interval=0.1", "-m", f"{HERE}.processes_run", str(out), "ddp", changes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -103,7 +88,7 @@ def test_kills_at_random_moments_cost_at_most_the_last_interval(tmp_path):
     resumed = starts(out)[1:]
     assert len(reached) >= 2
     assert all(step >= before - 2 for step, before in zip(resumed, reached, strict=False))
-    train(2, tmp_path / "whole", "ddp", changes)
+    check_in_processes(2, sharded_run.train, tmp_path / "whole", "ddp", changes)
     assert losses(out) == losses(tmp_path / "whole")
 
 
