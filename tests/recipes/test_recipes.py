@@ -95,7 +95,7 @@ def test_unknown_recipe_names_those_there_are():
         get("gpt5")
 
 
-@pytest.mark.parametrize("name", ["laptop", "shakespeare_char"])
+@pytest.mark.parametrize("name", ["laptop", "shakespeare_char", "shakespeare_speedrun"])
 def test_a_run_leaves_what_the_book_reads(tmp_path, name):
     known = flat_fields(get(name))
     recipe = with_changes(get(name), {k: v for k, v in TINY.items() if k in known})
