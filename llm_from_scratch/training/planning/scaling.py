@@ -177,10 +177,11 @@ def _distance(theta_SP: np.ndarray, n_R: np.ndarray, d_R: np.ndarray, y_R: np.nd
 
 
 def _descend(theta_SP: np.ndarray, n_R: np.ndarray, d_R: np.ndarray, y_R: np.ndarray) -> np.ndarray:
-    """Take damped Gauss-Newton steps, all fits side by side, until none improves."""
+    """Take damped Gauss-Newton steps, all fits side by side, until the best one hardly improves."""
     damping_S = np.full(len(theta_SP), 1e-2)
     distance_S = _distance(theta_SP, n_R, d_R, y_R)
-    for _ in range(300):
+    lowest = np.inf
+    for turn in range(300):
         terms = _terms(theta_SP, n_R, d_R)
         total_SR = np.logaddexp.reduce(terms)
         share_e, share_a, share_b = np.exp(terms - total_SR)
@@ -200,6 +201,8 @@ def _descend(theta_SP: np.ndarray, n_R: np.ndarray, d_R: np.ndarray, y_R: np.nda
         theta_SP = np.where(better_S[:, None], tried_SP, theta_SP)
         distance_S = np.where(better_S, tried_S, distance_S)
         damping_S = np.clip(np.where(better_S, damping_S / 3, damping_S * 4), 1e-9, 1e6)
-        if (damping_S >= 1e6).all():
-            break
+        if turn % 20 == 0:
+            if distance_S.min() > 0.9999 * lowest:
+                break
+            lowest = distance_S.min()
     return theta_SP
