@@ -19,6 +19,9 @@ from llm_from_scratch.training.strategy import Strategy, Value
 from llm_from_scratch.training.validation import NO_TARGET
 
 TIMEOUT = timedelta(minutes=30)  # the others wait so long while the main process scores the result
+# Groups stay until the process ends. One that goes with the model waits for its threads and holds the
+# interpreter's lock meanwhile; a thread that still has a tensor of the last exchange waits for that lock.
+KEPT_GROUPS: list[dist.ProcessGroup] = []
 
 
 class Processes(Strategy):
@@ -50,6 +53,7 @@ class Processes(Strategy):
             store, rank, processes = next(dist.rendezvous("env://", timeout=TIMEOUT))
             store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=TIMEOUT)
+            KEPT_GROUPS.append(dist.group.WORLD)
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         self.share, self.shares = self.rank, self.processes
         self.main = self.rank == 0
