@@ -1,11 +1,15 @@
 """tools/make_env.py, build_book.py and summary.py: what they say when something is wrong."""
 
 import doctest
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", ["make_env", "build_book", "notebooks", "address"])
@@ -150,13 +154,21 @@ def test_frame_state_follows_the_configuration(tool, tmp_path):
     assert build.frame_state(tmp_path) != before
 
 
-def test_the_slow_checks_execute_chapters_and_solutions_but_no_blank_exercises(tool):
-    commands = tool("summary").slow_commands()
-    folders = {
-        Path(word).parent.name for word in commands["notebooks-from-nothing"] if word.endswith(".ipynb")
-    }
-    assert folders >= {"foundations", "transformer", "solutions"}
-    assert "exercises" not in folders
-    assert {Path(word).parent.name for word in commands["grade-run"] if word.endswith(".ipynb")} == {
-        "solutions"
-    }
+def folders_of(words):
+    return {Path(word).parent.name for word in words if word.endswith(".ipynb")}
+
+
+def test_each_chapter_and_solution_is_executed_once_and_no_blank_exercise(tool):
+    """`make notebooks` runs them, with warnings as failures; the slow stage grades the solutions."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    dry = ["make", "--dry-run", "notebooks"]
+    printed = subprocess.run(dry, cwd=ROOT, env=alone, capture_output=True, text=True, check=True).stdout
+    line = next(line for line in printed.splitlines() if "--nbval " in line)
+    assert "-p tests.book.warnings_fail" in line
+    chapters = sorted(
+        str(path.relative_to(ROOT)) for path in (ROOT / "book").glob("*/[0-9]*.ipynb")
+        if path.parent.name != "exercises"
+    )  # fmt: skip
+    assert sorted(word for word in line.split() if word.endswith(".ipynb")) == chapters
+    assert folders_of(chapters) >= {"foundations", "transformer", "solutions"}
+    assert folders_of(tool("summary").slow_commands()["grade-run"]) == {"solutions"}
