@@ -21,7 +21,7 @@ import torch
 from benchmarks.ledger import median, print_latest, record
 from llm_from_scratch.recipes import get, with_changes
 from llm_from_scratch.recipes.recipe import Recipe
-from llm_from_scratch.recipes.shakespeare_speedrun import BASELINE_LOSS, EQUAL_TIME
+from llm_from_scratch.recipes.shakespeare_speedrun import EQUAL_TIME, TARGET_LOSS
 from llm_from_scratch.recipes.speedrun_trials import Shakespeare
 
 NAME = "speedrun"
@@ -55,7 +55,7 @@ def run(scale: float = 1.0) -> dict[str, object]:
     parameters = {name: trainer.model.num_parameters() for name, trainer in trainers.items()}
     return {
         "threads": torch.get_num_threads(),
-        "target_loss": BASELINE_LOSS,
+        "target_loss": TARGET_LOSS,
         "baseline_steps": trainers["baseline"].step,
         "baseline_seconds": baseline,
         "baseline_loss": losses["baseline"],
