@@ -6,7 +6,6 @@ Everything else is as there: data, vocabulary, model, seed 0, batches, and what 
 ``python -m llm_from_scratch.recipes.bert_longer --table`` prints the stored figures.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from llm_from_scratch.files import write_atomically
 from llm_from_scratch.models.encoder_pretraining import PretrainingEncoder
 from llm_from_scratch.recipes import bert_small
 from llm_from_scratch.recipes.bert_small import TRAINING, BertSmallConfig
@@ -58,11 +56,7 @@ def make(folder: Path, *, say: Callable = print, config: BertLongerConfig | None
         "runs": [figures | {f"{name}_float16": value for name, value in rounded.items()}],
         "seconds": {"total": round(time.perf_counter() - started, 1)},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "record.json").unlink(missing_ok=True)  # no mixture of two results
-    write_atomically(folder / "model.safetensors", weights)
-    data.tokenizer.save(folder / "tokenizer.json")
-    write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    bert_small.write_result(folder, weights=weights, tokenizer=data.tokenizer, record=record)
     say(figures_table(record))
     return record
 

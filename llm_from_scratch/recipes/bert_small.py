@@ -270,13 +270,20 @@ def make(
         "runs": [figures for _, figures in results],
         "seconds": {"total": round(time.perf_counter() - started, 1)},
     }
+    write_result(folder, weights=weights, tokenizer=data.tokenizer, record=record)
+    say(figures_table(record))
+    return record
+
+
+def write_result(
+    folder: Path, *, weights: bytes, tokenizer: WordPieceTokenizer, record: dict[str, object]
+) -> None:
+    """Write a model, its tokenizer and, last, its record: a folder without one holds no result."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").unlink(missing_ok=True)  # no mixture of two results
     write_atomically(folder / "model.safetensors", weights)
-    data.tokenizer.save(folder / "tokenizer.json")
+    tokenizer.save(folder / "tokenizer.json")
     write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
-    say(figures_table(record))
-    return record
 
 
 def load_record(folder: Path = RESULTS / NAME) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """The optimizer's state on its way to a file and back: gathered whole, or box by box.
 
-AdamW keeps two averages for each parameter, of its size and divided as it is. The rest is small: the count of
-steps, learning rates, which parameter is in which group. A parameter's number is its place in the groups.
+AdamW keeps two averages for each parameter, of its size and divided as it is; Muon one for each of its
+matrices. The rest is small: the count of steps, learning rates, which parameter is in which group. A
+parameter's number is its place in the groups.
 """
 
 from collections.abc import Callable
