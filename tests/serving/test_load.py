@@ -6,15 +6,13 @@ import pytest
 
 from benchmarks.serving import load_test, write_tiny
 
-LEFT = "socket.send() raised exception."  # asyncio, on a busy machine, of a reader who has left
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="threads and files are counted in /proc")
 def test_the_load_test(tmp_path):
     write_tiny(tmp_path / "tiny")
     found = load_test(str(tmp_path / "tiny"), requests=200, concurrent=16, tokens=60)
-    assert [line for line in found["stderr"] if line != LEFT] == []
+    assert found["stderr"] == []
     assert found["lost"] == 0
     assert found["cancelled"] + found["survivors"] == 200
     assert 60 <= found["cancelled"] <= 67  # an answer may end before its reader leaves
