@@ -153,8 +153,17 @@ def svg_address(svg: str) -> str:
 
 
 def script(kind: str) -> str:
-    """Read the JavaScript file of a widget."""
-    return resources.files(__package__).joinpath("js", f"{kind}.js").read_text(encoding="utf-8")
+    """Read the JavaScript of a widget: one script without dependencies.
+
+    A line ``//= shared_page.js`` in its file stands for the contents of that file beside it, which several
+    widgets share.
+    """
+    lines = _javascript(f"{kind}.js").splitlines(keepends=True)
+    return "".join(_javascript(line[4:].strip()) if line.startswith("//= ") else line for line in lines)
+
+
+def _javascript(name: str) -> str:
+    return resources.files(__package__).joinpath("js", name).read_text(encoding="utf-8")
 
 
 def widget_html(

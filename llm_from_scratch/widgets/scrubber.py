@@ -10,13 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_from_scratch.widgets import html
+from llm_from_scratch.widgets.checkpoints import (
+    Values,
+    read_columns,
+    read_digits,
+    read_place,
+    read_samples,
+    read_steps,
+    written,
+)
 
-MAX_CHECKPOINTS, MAX_SERIES, MAX_BARS, MAX_SAMPLES, MAX_CHARACTERS = 60, 4, 12, 4, 2000
+MAX_SERIES, MAX_BARS = 4, 12
 _WIDE, _HIGH = 640, 260  # SVG units of the fallback's picture
 _COLOURS = ("#1b5fae", "#a33f00", "#00704f", "#1c2430")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
-
-Values = Sequence[float | None]
 
 
 class Scrubber:
@@ -60,28 +67,24 @@ class Scrubber:
         caption: str | None = None,
         alt: str | None = None,
     ) -> None:
-        self.steps = _steps(steps)
+        self.steps = read_steps("steps", steps)
         count = len(self.steps)
-        self.series = _columns("series", series, count, MAX_SERIES)
-        self.bars = _columns("bars", bars, count, MAX_BARS)
+        self.series = read_columns("series", series, count, MAX_SERIES)
+        self.bars = read_columns("bars", bars, count, MAX_BARS)
         if any(value is not None and value < 0 for values in self.bars.values() for value in values):
             raise ValueError("bars must not be below 0: a bar has no place for it; use series")
-        self.samples = _samples(samples, count)
+        self.samples = read_samples("samples", samples, count)
         if not self.series and not self.bars and not self.samples:
             raise ValueError("there is nothing to show: give series, bars or samples")
         self.references = {
             name: values[0]
-            for name, values in _columns(
+            for name, values in read_columns(
                 "references", {name: [value] for name, value in (references or {}).items()}, 1, MAX_SERIES
             ).items()
         }
         if self.references and not self.series:
             raise ValueError("references are lines beside curves: give series too")
-        if isinstance(at, bool) or not isinstance(at, int) or not -count <= at < count:
-            raise ValueError(f"at={at!r} must be one of {count} checkpoints, {-count} to {count - 1}")
-        if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 4:
-            raise ValueError(f"digits={digits!r} must be a whole number from 0 to 4")
-        self.at, self.digits, self.log_x = at % count, digits, bool(log_x)
+        self.at, self.digits, self.log_x = read_place(at, count), read_digits(digits), bool(log_x)
         self.x_name, self.unit, self.title = x_name, unit, title
         self.caption = self._default_caption() if caption is None else caption
         self.alt = self._default_alt() if alt is None else alt
@@ -96,7 +99,7 @@ class Scrubber:
         return f"Scrubber({len(self.steps)} checkpoints, {place}: {shown or 'texts'})"
 
     def _number(self, value: float | None) -> str:
-        return "–" if value is None else f"{value:.{self.digits}f}".replace("-", "−")
+        return written(value, self.digits)
 
     def _default_caption(self) -> str:
         parts = ["Move the slider from checkpoint to checkpoint."]
@@ -181,47 +184,3 @@ class Scrubber:
             cells += [html.shorten(texts[n], 300) for texts in self.samples.values()]
             rows += "<tr>" + "".join(f"<td>{html.escaped(cell)}</td>" for cell in cells) + "</tr>"
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _steps(steps: Sequence[float]) -> list[float]:
-    found = [int(s) if float(s).is_integer() else float(s) for s in html.to_array("steps", steps).tolist()]
-    if not 1 <= len(found) <= MAX_CHECKPOINTS:
-        raise ValueError(f"steps must name 1 to {MAX_CHECKPOINTS} checkpoints, got {len(found)}")
-    if any(not math.isfinite(step) for step in found) or found != sorted(set(found)):
-        raise ValueError(f"steps must be finite and ascend, got {found}")
-    return found
-
-
-def _columns(
-    what: str, columns: Mapping[str, Values] | None, count: int, most: int
-) -> dict[str, list[float | None]]:
-    columns = columns or {}
-    if len(columns) > most:
-        raise ValueError(f"{what} may hold up to {most}, got {len(columns)}")
-    found: dict[str, list[float | None]] = {}
-    for name, values in columns.items():
-        values = list(values)
-        if len(values) != count:
-            raise ValueError(f"{what}[{name!r}] has {len(values)} values for {count} checkpoints")
-        for value in values:
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (is_number and math.isfinite(value)):
-                raise ValueError(f"{what}[{name!r}] holds {value!r}; give finite numbers, or None for a gap")
-        found[str(name)] = [None if value is None else round(float(value), 6) for value in values]
-    return found
-
-
-def _samples(samples: Mapping[str, Sequence[str]] | None, count: int) -> dict[str, list[str]]:
-    samples = samples or {}
-    if len(samples) > MAX_SAMPLES:
-        raise ValueError(f"samples may hold up to {MAX_SAMPLES} prompts, got {len(samples)}")
-    for prompt, texts in samples.items():
-        if isinstance(texts, str) or len(texts) != count:
-            raise ValueError(f"samples[{prompt!r}] must hold one text for each of {count} checkpoints")
-        for text in texts:
-            if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
-                raise ValueError(
-                    f"samples[{prompt!r}] must hold texts of up to {MAX_CHARACTERS} characters, got "
-                    f"{text if not isinstance(text, str) else len(text)!r}"
-                )
-    return {str(prompt): list(texts) for prompt, texts in samples.items()}
