@@ -1,11 +1,14 @@
 """Which parameters an optimizer may shrink, and which steps it takes for them: AdamW or Muon."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.training.block_options import blocks_of
 from llm_from_scratch.training.config import TrainerConfig
+from llm_from_scratch.training.groups import checked_groups
 from llm_from_scratch.training.muon import Muon
 
 
@@ -56,8 +59,9 @@ def build_adamw(
     betas: tuple[float, float] = (0.9, 0.95),
     decay_embeddings: bool = False,
     one_kernel: bool = True,
+    groups: list[dict[str, object]] | None = None,
 ) -> torch.optim.AdamW:
-    """Build AdamW over ``parameter_groups``, in its one-kernel form where the device has one.
+    """Build AdamW over ``groups`` (by default ``parameter_groups``), in one kernel where the device has it.
 
     Formula, for a gradient g at step t, learning rate a and decay d:
     m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
@@ -71,7 +75,8 @@ def build_adamw(
     >>> type(build_adamw(nn.Linear(3, 2), learning_rate=1e-3, weight_decay=0.1)).__name__
     'AdamW'
     """
-    groups = parameter_groups(model, weight_decay=weight_decay, decay_embeddings=decay_embeddings)
+    if groups is None:
+        groups = parameter_groups(model, weight_decay=weight_decay, decay_embeddings=decay_embeddings)
     if not groups:
         raise ValueError("the model has no trainable parameter: unfreeze one (requires_grad_(True))")
     device = next(iter(groups[0]["params"])).device.type
@@ -121,18 +126,32 @@ def muon_groups(
 
 
 def build_optimizer(
-    model: nn.Module, config: TrainerConfig, *, one_kernel: bool = True
+    model: nn.Module,
+    config: TrainerConfig,
+    *,
+    one_kernel: bool = True,
+    groups: Sequence[Mapping[str, object]] | None = None,
 ) -> torch.optim.Optimizer:
-    """Build the optimizer that a run's configuration names.
+    """Build the optimizer that a run's configuration names, over ``groups`` if the caller has its own.
 
     A group's ``rate``, 1 where there is none, multiplies the learning rate that the schedule gives.
-    Raises: ValueError as `build_adamw`, and for Muon where matrices lie divided or there is none.
+    Raises: ValueError as `build_adamw` and `checked_groups`, and for Muon with groups of the caller, where
+    matrices lie divided, or where there is none.
     """
+    if groups is not None:
+        if config.optimizer != "adamw":
+            raise ValueError(f"groups of your own need optimizer adamw, got {config.optimizer}")
+        groups = checked_groups(model, groups, weight_decay=config.weight_decay)
     betas = (config.beta1, config.beta2)
     decay = {"weight_decay": config.weight_decay, "decay_embeddings": config.decay_embeddings}
     if config.optimizer == "adamw":
         return build_adamw(
-            model, learning_rate=config.learning_rate, betas=betas, one_kernel=one_kernel, **decay
+            model,
+            learning_rate=config.learning_rate,
+            betas=betas,
+            one_kernel=one_kernel,
+            groups=groups,
+            **decay,
         )
     groups = muon_groups(model, matrix_rate=config.muon_learning_rate / config.learning_rate, **decay)
     if not any(group["orthogonal"] for group in groups):
