@@ -5,7 +5,7 @@ Legend: B sequences of a micro-batch, T tokens of a sequence.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from llm_from_scratch.training.checkpoint import (
 )
 from llm_from_scratch.training.config import TrainerConfig
 from llm_from_scratch.training.curve import save_loss_curve
+from llm_from_scratch.training.groups import frozen, waiting_parameters
 from llm_from_scratch.training.interrupts import stop_requests
 from llm_from_scratch.training.log import RunLog
 from llm_from_scratch.training.optimizer_state import (
@@ -34,7 +35,14 @@ from llm_from_scratch.training.precision import autocast, choose_device, choose_
 from llm_from_scratch.training.progress import Progress
 from llm_from_scratch.training.strategy import Strategy, check_optimizer
 from llm_from_scratch.training.validation import NO_TARGET, mean_loss
-from llm_from_scratch.training.weights import load_weights, weight_boxes, weights_as_bytes
+from llm_from_scratch.training.weights import (
+    base_of,
+    check_base,
+    load_weights,
+    trained_names,
+    weight_boxes,
+    weights_as_bytes,
+)
 
 __all__ = ["Batches", "Trainer", "TrainerConfig", "TrainingDivergedError"]
 
@@ -61,6 +69,12 @@ class Trainer:
     ``sharded`` each process writes what it holds; otherwise one process gathers and writes everything. By
     default (None) that follows the strategy: sharded where it divides parameters, since they may be too
     large for one process; gathered where one process holds them all anyway.
+
+    ``groups`` gives parts of the model learning rates and first steps of their own (`checked_groups`, e.g.
+    `finetuning.layerwise.layerwise_groups`). With ``patience``, the run ends early once the validation loss
+    has not improved at so many evaluations in a row; the best checkpoint is kept as always. With
+    ``trained_only``, checkpoints hold what is trained and not the frozen base, which `resume` then has to
+    find in ``model``: state.json names it by its fingerprint.
     """
 
     def __init__(
@@ -74,7 +88,12 @@ class Trainer:
         show_progress: bool = False,
         strategy: Strategy | None = None,
         sharded: bool | None = None,
+        groups: Sequence[Mapping[str, object]] | None = None,
+        patience: int | None = None,
+        trained_only: bool = False,
     ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be 1 evaluation or more, or None for no limit, got {patience}")
         self.strategy = strategy = Strategy() if strategy is None else strategy
         check_optimizer(config, strategy)
         self.sharded = strategy.divides if sharded is None else sharded
@@ -84,18 +103,23 @@ class Trainer:
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
         self.model = model.to(self.device)  # saved and loaded under these names
+        self.only = trained_names(model) if trained_only else None  # the tensors in a checkpoint; None: all
+        self.base = base_of(model, self.only)
         self.forward = strategy.wrap(self.model, self.dtype)  # what a step calls
-        self.optimizer = build_optimizer(model, config, one_kernel=strategy.one_kernel)
+        self.optimizer = build_optimizer(model, config, one_kernel=strategy.one_kernel, groups=groups)
         self.scaler = loss_scaler(self.device, self.dtype)
         self.log = RunLog(self.folder / "log.jsonl")
         self.step = 0  # optimizer steps taken
         self.saved_step = -1  # of the last checkpoint
         self.best_loss = math.inf  # nats a token, lowest validation loss so far
+        self.patience, self.waited = patience, 0  # evaluations: allowed without, and since, an improvement
         self.tokens = 0  # targets trained on
         self.seconds = 0.0  # spent in steps, evaluations excluded
 
     def fit(self) -> bool:
-        """Take the steps that are left. Return False if Ctrl-C ended the run early, which saves first.
+        """Take the steps that are left, as far as ``patience`` goes.
+
+        Returns False if Ctrl-C ended the run early, which saves first.
 
         Raises: ValueError if the folder holds the checkpoint of another trainer and `resume` was not
         called; TrainingDivergedError at the first loss or gradient that is not finite; OSError if a
@@ -114,7 +138,7 @@ class Trainer:
             if self.saved_step < 0:  # so that there is a checkpoint from the beginning
                 self._drop_log_after(-1)  # of a run that was killed before it had one
                 self._evaluate_and_save({"step": 0})
-            while self.step < steps and not self.strategy.any(stop.made):
+            while not self.finished and not self.strategy.any(stop.made):
                 record = self.train_step()
                 if self.step % eval_every == 0 or self.step == steps:
                     record = self._evaluate_and_save(record)
@@ -124,7 +148,12 @@ class Trainer:
             self._save(best=False)
             if self.strategy.main:
                 save_loss_curve(self.log.read(), self.folder / "loss.svg")
-        return self.step == steps
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken, or the validation loss has not improved for too long."""
+        return self.step >= self.config.steps or (self.patience is not None and self.waited >= self.patience)
 
     def train_step(self) -> dict[str, object]:
         """Take one optimizer step over ``accumulate`` micro-batches; return its record for the log.
@@ -143,13 +172,17 @@ class Trainer:
         targets = int(strategy.total(sum(counts)))
         self.model.train()
         part_loss = torch.zeros((), device=self.device)
-        for number, (ids_BT, targets_BT) in enumerate(micro_batches, start=1):
-            with strategy.micro_batch(last=number == config.accumulate):
-                with autocast(self.device, self.dtype):
-                    _, mean = self.forward(ids_BT.to(self.device), targets_BT.to(self.device))
-                part = mean * (counts[number - 1] / max(targets, 1))
-                self.scaler.scale(part * strategy.shares).backward()
-            part_loss += part.detach()
+        waiting = waiting_parameters(self.optimizer, self.step)
+        with frozen(waiting if strategy.processes == 1 else ()):  # several expect a gradient of each
+            for number, (ids_BT, targets_BT) in enumerate(micro_batches, start=1):
+                with strategy.micro_batch(last=number == config.accumulate):
+                    with autocast(self.device, self.dtype):
+                        _, mean = self.forward(ids_BT.to(self.device), targets_BT.to(self.device))
+                    part = mean * (counts[number - 1] / max(targets, 1))
+                    self.scaler.scale(part * strategy.shares).backward()
+                part_loss += part.detach()
+        for parameter in waiting:
+            parameter.grad = None
         loss = strategy.total(float(part_loss))
         self.scaler.unscale_(self.optimizer)
         grad_norm = strategy.clip_gradients(self.model, config.clip_norm or math.inf)
@@ -187,12 +220,13 @@ class Trainer:
                 f"{', '.join(sorted(missing))}"
             )
         origin = f"the last checkpoint of {self.folder}"
-        load_weights(self.model, checkpoint.weights, origin=origin, strategy=self.strategy)
+        check_base(state.get("base"), self.base, origin=origin)
+        load_weights(self.model, checkpoint.weights, origin=origin, strategy=self.strategy, only=self.only)
         restore_optimizer(self.optimizer, tensors["optimizer"], self.strategy, checkpoint.averages)
         self.scaler.load_state_dict(tensors["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.step = self.saved_step = checkpoint.step
-        self.best_loss = state["best_loss"]
+        self.best_loss, self.waited = state["best_loss"], state.get("waited", 0)
         self.tokens, self.seconds = state["tokens"], state["seconds"]
         self._drop_log_after(self.step)
         self.strategy.restore_random_state(tensors["random"])
@@ -206,6 +240,7 @@ class Trainer:
         record = {**record, "val_loss": val_loss}
         self._append(record)
         best = val_loss < self.best_loss
+        self.waited = 0 if best else self.waited + 1
         self.best_loss = min(val_loss, self.best_loss)
         self._save(best=best)
         return record
@@ -215,7 +250,7 @@ class Trainer:
             return
         strategy, gathered = self.strategy, not self.sharded
         if gathered:  # by all processes; the main one alone gets everything
-            weights = weights_as_bytes(self.model, strategy=strategy)
+            weights = weights_as_bytes(self.model, strategy=strategy, only=self.only)
             optimizer = gathered_optimizer(self.optimizer, strategy)
         else:
             optimizer = small_state(self.optimizer)
@@ -229,15 +264,18 @@ class Trainer:
             },
             "state": {
                 "best_loss": self.best_loss,
+                "waited": self.waited,
                 "tokens": self.tokens,
                 "seconds": self.seconds,
                 "batches": self.batches.state_dict(),
+                **({} if self.base is None else {"base": self.base}),
             },
         }
         if strategy.main:
             self.log.flush_to_disk()
         if not gathered:
-            boxes, averages = weight_boxes(self.model, strategy), optimizer_boxes(self.optimizer, strategy)
+            boxes = weight_boxes(self.model, strategy, only=self.only)
+            averages = optimizer_boxes(self.optimizer, strategy)
             save_sharded_checkpoint(
                 self.folder, weights=boxes, averages=averages, strategy=strategy, **common
             )
