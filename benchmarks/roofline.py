@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.ledger import interleaved, median, print_latest, record
 from llm_from_scratch.inference.native_library import native_library
 from llm_from_scratch.inference.native_step import matrix_of
-from llm_from_scratch.inference.weight_only import WeightOnlyLinear
+from llm_from_scratch.nn.weight_only import WeightOnlyLinear
 
 NAME = "roofline"
 # Rows and columns of SmolLM2-135M's matrices: queries, keys and values; output; gate; up; down; and at the

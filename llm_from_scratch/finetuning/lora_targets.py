@@ -13,6 +13,7 @@ from torch import nn
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
+from llm_from_scratch.nn.weight_only import WeightOnlyLinear
 
 WHOLE = "whole"  # the part that is all rows of a matrix
 
@@ -69,7 +70,7 @@ def all_targets(model: nn.Module) -> dict[str, Target]:
 
 def is_linear(layer: nn.Module) -> bool:
     """Whether a layer computes ``W x + b``, so that ``B A x`` can be added to it."""
-    return isinstance(layer, nn.Linear)
+    return isinstance(layer, (nn.Linear, WeightOnlyLinear))
 
 
 def find_targets(model: nn.Module, names: Sequence[str]) -> list[Target]:

@@ -15,8 +15,8 @@ from llm_from_scratch.inference.request import Drawn, Request, Ticket
 from llm_from_scratch.inference.scheduler import QueueFull, Scheduler
 from llm_from_scratch.inference.slot_cache import SlotCache
 from llm_from_scratch.inference.speculative import Tally, speculative_generate, speculative_stream
-from llm_from_scratch.inference.weight_only import WeightOnlyEmbedding, WeightOnlyLinear
 from llm_from_scratch.inference.worker import Closed, Worker
+from llm_from_scratch.nn.weight_only import WeightOnlyEmbedding, WeightOnlyLinear
 
 __all__ = [
     "CachedModel",

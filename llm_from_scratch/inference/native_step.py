@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llm_from_scratch.inference import native_library as native
 from llm_from_scratch.models.decoder import Decoder
+from llm_from_scratch.nn.adapters import check_no_adapters
 
 FEEDFORWARD = {"gelu": 0, "gelu_exact": 1, "swiglu": 2}
 
@@ -24,10 +25,16 @@ class NativeStep:
     Weights of float32 are read where the model keeps them, so changes in place count at once; after a
     weight has been replaced by another tensor, build a new `NativeStep`.
 
-    Raises: ValueError if the model is not in float32 on the CPU; `native_library.NoCompilerError`.
+    Raises: ValueError if the model is not in float32 on the CPU, or carries adapters;
+    `native_library.NoCompilerError`.
     """
 
     def __init__(self, model: Decoder):
+        check_no_adapters(
+            model,
+            who="the compiled step",
+            way_out="merge_lora(model) first, or read by torch (compile=False)",
+        )
         if model.config.feedforward not in FEEDFORWARD or model.config.ngram_rows:
             raise ValueError(
                 f"the compiled step knows the feed-forward layers {', '.join(FEEDFORWARD)} and no tables of "

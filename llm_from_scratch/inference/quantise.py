@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from llm_from_scratch.files import atomic_path
-from llm_from_scratch.inference.weight_only import WeightOnlyEmbedding, WeightOnlyLinear
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.nn.adapters import check_no_adapters
+from llm_from_scratch.nn.weight_only import WeightOnlyEmbedding, WeightOnlyLinear
 
 FORMAT = "llm_from_scratch weight-only 1"
 
@@ -27,8 +28,8 @@ def quantise_weights(
     stay as they are. The copy works wherever a `Decoder` does, except that it cannot be trained further;
     `FastDecoder` is what makes it fast.
 
-    Raises: ValueError if the model is no `Decoder` in float32, is quantised already, or for bits and
-    groups out of range.
+    Raises: ValueError if the model is no `Decoder` in float32, is quantised already or carries adapters, or
+    for bits and groups out of range.
     Source: per-row scales: Dettmers et al. 2022 (LLM.int8()), section 2.1; groups: Dettmers and
     Zettlemoyer 2023, section 3.
 
@@ -39,6 +40,7 @@ def quantise_weights(
     """
     if not isinstance(model, Decoder):
         raise ValueError(f"weights of a Decoder are quantised, got {type(model).__name__}")
+    check_no_adapters(model, who="quantisation")
     if is_quantised(model):
         raise ValueError("the model's weights are quantised already; quantise the original")
     dtypes = {p.dtype for p in model.parameters()}

@@ -16,9 +16,9 @@ from llm_from_scratch.decoding import greedy_search, sample
 from llm_from_scratch.inference import FastDecoder, NativeStep, SlotCache, quantise_weights, ragged_forward
 from llm_from_scratch.inference import native_library as native
 from llm_from_scratch.inference.native_step import matrix_of
-from llm_from_scratch.inference.weight_only import WeightOnlyLinear
 from llm_from_scratch.interop.hugging_face import save_folder
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.nn.weight_only import WeightOnlyLinear
 from tests.inference.test_generate import FOLDERS
 from tests.inference.test_kv_cache import MODELS, SIZES, build, ids_like
 

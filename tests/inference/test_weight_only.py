@@ -20,8 +20,8 @@ from llm_from_scratch.inference import (
     save_quantised,
     weight_bytes,
 )
-from llm_from_scratch.inference.weight_only import dequantise_int4, quantise_int4, quantise_int8
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
+from llm_from_scratch.nn.weight_only import dequantise_int4, quantise_int4, quantise_int8
 from tests.inference.test_kv_cache import MODELS, SIZES, build, ids_like
 
 

@@ -37,6 +37,7 @@ from llm_from_scratch.interop.loaded import Loaded
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.models.encoder import Encoder
 from llm_from_scratch.models.encoder_decoder import EncoderDecoder
+from llm_from_scratch.nn.adapters import check_no_adapters
 from llm_from_scratch.tokenizers import Tokenizer
 
 FAMILIES = (gpt2.FAMILY, llama.FAMILY, bert.FAMILY, t5.FAMILY)
@@ -171,9 +172,12 @@ def save_folder(
     tokenizer's files stay unless a ``tokenizer`` is given, which then replaces them all.
 
     Raises: ValueError naming the field of the model's config, or the kind of tokenizer, that Hugging
-    Face's families have nothing for; nothing is written then.
+    Face's families have nothing for, and for a model with adapters; nothing is written then.
     """
-    family = _family_for(model)
+    check_no_adapters(
+        model, who="a folder of a whole model", way_out="merge_lora(model), or save_adapter(model, folder)"
+    )
+    family = family_for(model)
     fields = family.write_config(model.config)
     tensors = export(model, family.mapping(model.config, ()))
     fields["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
@@ -187,7 +191,8 @@ def save_folder(
     write_folder(Path(path), json.dumps(fields, indent=2) + "\n", tensors, max_shard_bytes, files)
 
 
-def _family_for(model: nn.Module) -> Family:
+def family_for(model: nn.Module) -> Family:
+    """The family that a model of ours is written as. Raises: ValueError if there is none."""
     if isinstance(model, Encoder):
         return bert.FAMILY
     if isinstance(model, EncoderDecoder):

@@ -17,6 +17,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from llm_from_scratch.nn.adapters import check_no_adapters
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
 
@@ -25,8 +26,10 @@ def apply_plan(model: nn.Module, mesh: DeviceMesh) -> dict[Tensor, Tensor]:
     """Divide every attention and feed-forward layer of ``model`` over ``mesh``.
 
     Returns, for each parameter whose rows had to be moved to do so, the order of its rows in the model.
-    Raises: ValueError if heads or hidden columns do not divide, or the model has none of these layers.
+    Raises: ValueError if heads or hidden columns do not divide, the model has none of these layers, or some
+    carry adapters, which are small and would have to be cut in other ways.
     """
+    check_no_adapters(model, who="tensor parallelism", way_out="use strategy ddp or fsdp")
     orders: dict[Tensor, Tensor] = {}
     found = False
     for name, part in list(model.named_modules()):

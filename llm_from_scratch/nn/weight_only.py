@@ -115,7 +115,8 @@ class WeightOnlyLinear(nn.Module):
     """A linear layer with a quantised matrix: ``F.linear(x, q * scale + minimum, bias)``.
 
     This is the definition, in plain torch: it widens the whole matrix at each call. `FastDecoder` reads
-    the quantised numbers themselves.
+    the quantised numbers themselves. A gradient flows to x, and so to what is trained before the layer;
+    the backward pass widens the matrix a second time, so that none is kept. The whole numbers get none.
 
     >>> layer = nn.Linear(64, 3)
     >>> small, x = WeightOnlyLinear(layer, bits=8), torch.ones(2, 64)
@@ -126,6 +127,7 @@ class WeightOnlyLinear(nn.Module):
     def __init__(self, layer: nn.Linear, *, bits: int, group_size: int = 32):
         super().__init__()
         self.matrix = WeightOnly(layer.weight, bits=bits, group_size=group_size)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.train(layer.training)
 
@@ -141,7 +143,24 @@ class WeightOnlyLinear(nn.Module):
 
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Multiply the last axis."""
+        if torch.is_grad_enabled() and x_C.requires_grad:
+            return _Widened.apply(x_C, self.matrix, self.bias)
         return F.linear(x_C, self.weight, self.bias)
+
+
+class _Widened(torch.autograd.Function):
+    """``x W^T + b`` whose backward pass makes W anew: ``grad_x = grad_y W``."""
+
+    @staticmethod
+    def forward(ctx, x_C, matrix, bias):
+        ctx.matrix, ctx.dtype = matrix, x_C.dtype
+        return F.linear(x_C, matrix.rows().to(x_C.dtype), bias)
+
+    @staticmethod
+    def backward(ctx, grad_N):
+        grad_C = (grad_N @ ctx.matrix.rows().to(grad_N.dtype)).to(ctx.dtype)
+        grad_bias = grad_N.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        return grad_C, None, grad_bias
 
 
 class WeightOnlyEmbedding(nn.Module):
