@@ -1,4 +1,4 @@
-"""From the words after `llm-scratch train` to a recipe."""
+"""From the words after `llm-scratch train` or `finetune` to a recipe."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from llm_from_scratch.recipes import Recipe, get, with_changes
 from llm_from_scratch.training.checkpoint import read_config
 
 
-def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
-    """Part what follows `train` into the recipe's name and the fields to change.
+def parse_fields(arguments: list[str], command: str = "train") -> tuple[str, dict[str, str]]:
+    """Part what follows the ``command`` into the recipe's name and the fields to change.
 
     >>> parse_fields(["laptop", "--depth", "6", "--clip-norm=2"])
     ('laptop', {'depth': '6', 'clip_norm': '2'})
@@ -27,12 +27,17 @@ def parse_fields(arguments: list[str]) -> tuple[str, dict[str, str]]:
         changes[field.replace("-", "_")] = value
     if len(names) != 1:
         found = f"got {', '.join(names)}" if names else "got none"
-        raise ValueError(f"train takes the name of one recipe, {found}; `llm-scratch recipes` lists them")
+        raise ValueError(f"{command} takes the name of one recipe, {found}; `llm-scratch recipes` lists them")
     return names[0], changes
 
 
 def stored_recipe(config: dict, run: Path | str) -> dict:
     """Return the recipe's section of a run's configuration. Raises: ValueError if it is damaged."""
+    if "finetune" in config:
+        raise ValueError(
+            f"{run} holds a run of `llm-scratch finetune {config['finetune'].get('name', 'RECIPE')}`; its "
+            "record.json says how the model scored, and finetune --resume continues it"
+        )
     section = config.get("recipe")
     if not isinstance(section, dict) or not {"name", "corpus"} <= section.keys():
         raise ValueError(f"{Path(run) / 'config.json'} is damaged: it names no recipe and corpus")

@@ -18,6 +18,7 @@ class Recipe:
 
     name: ClassVar[str]  # as typed after `llm-scratch train`
     summary: ClassVar[str]  # one line for `llm-scratch recipes`
+    command: ClassVar[str] = "train"  # of `llm-scratch` that runs it
 
     gpus: ClassVar[int] = 1  # that the recipe is made for
     strategy: ClassVar[str] = "single"  # how they share the work

@@ -21,7 +21,7 @@ def command_line(*arguments: str) -> str:
 
 
 def command_for(recipe: Recipe) -> str:
-    """Return the command that trains this recipe: its name and the fields that differ from its own.
+    """Return the command that runs this recipe: its name and the fields that differ from its own.
 
     >>> from llm_from_scratch.recipes import get, with_changes
     >>> command_for(with_changes(get("laptop"), {"steps": 5}))
@@ -32,7 +32,7 @@ def command_for(recipe: Recipe) -> str:
     options = (
         f"--{name.replace('_', '-')}={value}".replace("=None", "=none") for name, value in changed.items()
     )
-    return command_line("train", recipe.name, *options)
+    return command_line(recipe.command, recipe.name, *options)
 
 
 def in_words(record: dict, out: Path) -> str:

@@ -1,10 +1,7 @@
 """Run a recipe from its corpus to a trained, measured and recorded model."""
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,10 +17,10 @@ from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.recipes.prepared import first_validation_tokens, open_prepared, scored_folder
 from llm_from_scratch.recipes.recipe import Recipe, flat_fields
 from llm_from_scratch.recipes.record import command_for, surroundings
+from llm_from_scratch.recipes.run_parts import Stopwatch, shared_folder
 from llm_from_scratch.recipes.text import encode, open_tokenizer, scored_split
 from llm_from_scratch.training.checkpoint import has_checkpoint, load_run
 from llm_from_scratch.training.precision import choose_device, choose_dtype
-from llm_from_scratch.training.run_folder import run_folder
 from llm_from_scratch.training.seeding import seed_everything
 from llm_from_scratch.training.strategy import Strategy, check_optimizer
 from llm_from_scratch.training.trainer import Batches, Trainer
@@ -89,7 +86,7 @@ def finish_run(
     recipe: Recipe,
     folder: Path,
     trainer: Trainer,
-    clock: "Stopwatch",
+    clock: Stopwatch,
     where: dict[str, object],
     resumed: bool,
 ) -> dict[str, object]:
@@ -113,14 +110,6 @@ def finish_run(
     }
     write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
     return record
-
-
-@contextmanager
-def shared_folder(path: Path, *, config: dict, resume: bool, strategy: Strategy) -> Iterator[Path]:
-    """Open a run's folder for all processes; the main one holds the lock and stores the configuration."""
-    with ExitStack() as stack:
-        strategy.from_main(lambda: str(stack.enter_context(run_folder(path, config=config, resume=resume))))
-        yield Path(path)
 
 
 def check_possible(recipe: Recipe, strategy: Strategy) -> None:
@@ -147,7 +136,7 @@ def prepare(
     recipe: Recipe,
     folder: Path,
     config: dict,
-    clock: "Stopwatch",
+    clock: Stopwatch,
     say: Callable[[str], None],
     *,
     show_progress: bool,
@@ -192,7 +181,7 @@ def prepare(
 def corpus_tokens(
     recipe: Recipe,
     folder: Path,
-    clock: "Stopwatch",
+    clock: Stopwatch,
     say: Callable[[str], None],
     strategy: Strategy,
     sizes: dict[str, int],
@@ -213,7 +202,7 @@ def corpus_tokens(
 def prepared_tokens(
     recipe: Recipe,
     folder: Path,
-    clock: "Stopwatch",
+    clock: Stopwatch,
     say: Callable[[str], None],
     strategy: Strategy,
     sizes: dict[str, int],
@@ -268,35 +257,3 @@ def losses(records: list[dict], score: TextScore) -> dict[str, float | int]:
         "bits_per_byte": round(score.bits_per_byte, 4),
         "tokens_scored": score.num_tokens,
     }
-
-
-class Stopwatch:
-    """Seconds of each stage, summed over the processes of a run that was interrupted.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     clock = Stopwatch(Path(folder) / "seconds.json")
-    ...     with clock("training"):
-    ...         pass
-    ...     clock.seconds
-    {'training': 0.0}
-    """
-
-    def __init__(self, path: Path, *, kept: bool = True) -> None:
-        self.path, self.kept = path, kept
-        self.seconds: dict[str, float] = json.loads(path.read_bytes()) if path.is_file() else {}
-        self.stage, self.started = "", 0.0
-
-    def __call__(self, stage: str) -> "Stopwatch":
-        """Name the stage that the following block is."""
-        self.stage = stage
-        return self
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        spent = time.perf_counter() - self.started
-        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + spent, 1)
-        if self.kept and sys.exc_info()[0] is None:
-            write_atomically(self.path, json.dumps(self.seconds) + "\n")
