@@ -30,6 +30,7 @@ COMPARISONS = (
     "bert_small",
     "constrained_json",
     "diversity",
+    "domain_adaptation",
     "length_extrapolation",
     "number_translation",
     "pretraining",
