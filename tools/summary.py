@@ -51,10 +51,13 @@ def slow_commands() -> dict[str, list[str]]:
     """The slower checks, by name."""
     python = sys.executable
     solutions = sorted(glob.glob("book/solutions/[0-9]*.ipynb", root_dir=ROOT))
-    # One after another: several of them run processes of their own and send them signals.
-    report = ["--junitxml", str(REPORTS / "slow-tests.xml")]
-    pytest = [python, "-m", "pytest", "-q", "-m", "slow", "--durations=15", *report]
-    commands = {"slow-tests": pytest}
+    pytest = [python, "-m", "pytest", "-q", "--durations=15"]
+    side_by_side = ["-m", "slow and not alone", "-n", "2"]
+    commands = {
+        "slow-tests": [*pytest, *side_by_side, "--junitxml", str(REPORTS / "slow-tests.xml")],
+        # One after another: they run processes of their own and send them signals.
+        "slow-alone": [*pytest, "-m", "slow and alone", "--junitxml", str(REPORTS / "slow-alone.xml")],
+    }
     if solutions:
         # A student with the right answers: anything but full marks is exit code 1.
         commands["grade-run"] = [python, "-m", "llm_from_scratch.grading", *solutions]

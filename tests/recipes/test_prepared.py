@@ -145,6 +145,7 @@ def test_names_of_tokenizers(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_equal_one(folder, tmp_path):
     """Two ranks read disjoint rows whose steps are those of one process."""
     arguments = [

@@ -8,6 +8,7 @@ from benchmarks.serving import load_test, write_tiny
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="threads and files are counted in /proc")
 def test_the_load_test(tmp_path):
     write_tiny(tmp_path / "tiny")

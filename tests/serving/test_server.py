@@ -361,6 +361,7 @@ def start(folder, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_a_stream(folder, sign):
     """The stream ends whole, the process with code 0, and nothing on stderr."""
@@ -380,6 +381,7 @@ def test_a_signal_during_a_stream(folder, sign):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_command_says_what_is_wrong(folder):
     process, address = start(folder)
     with process:

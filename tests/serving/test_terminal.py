@@ -189,6 +189,7 @@ def test_a_conversation_without_room():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_command_behind_a_pipe(folder):  # noqa: F811
     run = subprocess.run(
         [sys.executable, "-m", "llm_from_scratch.cli", "chat", str(folder), "--seed", "1",
@@ -202,6 +203,7 @@ def test_the_command_behind_a_pipe(folder):  # noqa: F811
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ctrl_c_in_a_terminal(tmp_path):
     """A real pseudo-terminal: Ctrl-C at the prompt and during an answer, then a command still works.
 

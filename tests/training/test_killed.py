@@ -55,6 +55,7 @@ def check_same_as_uninterrupted(tmp_path, steps, kills, longest):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fifty_kills(tmp_path):
     resumed_from = check_same_as_uninterrupted(tmp_path, steps=1000, kills=50, longest=0.2)
     assert len(set(resumed_from)) > 20

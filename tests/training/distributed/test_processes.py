@@ -54,6 +54,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_with_dropout_a_killed_rank_changes_nothing(tmp_path):
     """Bit for bit: the random numbers of each rank go on too."""
     check_in_processes(2, sharded_run.train, tmp_path / "whole", "fsdp", "--family", "grouped")
@@ -63,6 +64,7 @@ def test_with_dropout_a_killed_rank_changes_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_kills_at_random_moments_cost_at_most_the_last_interval(tmp_path):
     """torchrun restarts both processes each time; every 2 steps there is a checkpoint."""
     changes = json.dumps({"steps": 150, "eval_every": 2, "eval_batches": 1})

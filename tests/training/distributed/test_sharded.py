@@ -122,6 +122,7 @@ def test_the_boxes_of_all_processes_are_the_parameter(strategy, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_death_at_any_operation_leaves_the_old_checkpoint_or_the_new_one(copied, tmp_path, dies):
     """Every third operation, of either process; test_checkpoint tries each of a process that is alone."""
