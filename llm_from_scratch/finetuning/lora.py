@@ -183,7 +183,7 @@ def add_lora(model: nn.Module, config: LoraConfig) -> list[str]:
     >>> add_lora(model, LoraConfig(rank=2, targets=("query", "value")))[:2]
     ['blocks.0.attention.query', 'blocks.0.attention.value']
     """
-    targets = find_targets(_without_adapters(model), config.targets)
+    targets = find_targets(check_plain(model), config.targets)
     kept = [module for name in config.also_train for module in _modules_called(model, name)]
     attach(model, [(target, config) for target in targets])
     for module in kept:
@@ -225,7 +225,7 @@ def merge_lora(model: nn.Module, *, keep: bool = False) -> list[str]:
     Raises: ValueError if there is none, if one is merged, if the weights are quantised, or shared with
     another layer, which would change with them; nothing is changed then.
     """
-    layers = _some_layers(model)
+    layers = some_layers(model)
     for name, layer in layers.items():
         if layer.merged:
             raise ValueError(f"{name} is merged already: call unmerge_lora first, or remove_lora")
@@ -241,13 +241,13 @@ def merge_lora(model: nn.Module, *, keep: bool = False) -> list[str]:
 
 def unmerge_lora(model: nn.Module) -> None:
     """Undo ``merge_lora(model, keep=True)``, but for rounding."""
-    for layer in _some_layers(model).values():
+    for layer in some_layers(model).values():
         layer.unmerge()
 
 
 def remove_lora(model: nn.Module) -> list[str]:
     """Put the base layers back, in place, as they are: without what was trained, unless it was merged."""
-    layers = _some_layers(model)
+    layers = some_layers(model)
     for name, layer in layers.items():
         model.set_submodule(name, layer.base)
     return list(layers)
@@ -299,14 +299,16 @@ def count_trained(model: nn.Module) -> TrainedCount:
     return TrainedCount(sum(p.numel() for p in parameters if p.requires_grad), total)
 
 
-def _some_layers(model: nn.Module) -> dict[str, LoraLinear]:
+def some_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    """The adapted layers. Raises: ValueError if there is none."""
     layers = lora_layers(model)
     if not layers:
         raise ValueError("the model carries no adapter; add_lora adds some, load_adapter reads some")
     return layers
 
 
-def _without_adapters(model: nn.Module) -> nn.Module:
+def check_plain(model: nn.Module) -> nn.Module:
+    """Return the model. Raises: ValueError if it has adapters."""
     layers = lora_layers(model)
     if layers:
         raise ValueError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from llm_from_scratch.nn.adapters import AdapterLayer
 from llm_from_scratch.nn.attention import MultiHeadAttention
 from llm_from_scratch.nn.cross_attention import CrossAttention
 from llm_from_scratch.nn.feedforward import FeedForward, SwiGLU
@@ -50,14 +51,14 @@ def joint_rows(parent: nn.Module, name: str) -> dict[str, range]:
 
 
 def all_targets(model: nn.Module) -> dict[str, Target]:
-    """Every name that may be asked for: all linear layers, and the parts of joint ones.
+    """Every name that may be asked for: all linear layers, adapted or not, and the parts of joint ones.
 
     >>> list(all_targets(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))))
     ['0', '2']
     """
     found: dict[str, Target] = {}
     for name, layer in model.named_modules():
-        if not is_linear(layer) or name.endswith(".base"):
+        if not (is_linear(layer) or isinstance(layer, AdapterLayer)) or name.endswith(".base"):
             continue
         whole = Target(layer=name, part=WHOLE, start=0, rows=layer.out_features)
         found[whole.name] = whole
