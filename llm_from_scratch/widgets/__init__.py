@@ -5,6 +5,7 @@ from llm_from_scratch.widgets.batching import BatchingTimeline
 from llm_from_scratch.widgets.beam_tree import BeamTree
 from llm_from_scratch.widgets.figure import COLORS, figure_style, show_figure
 from llm_from_scratch.widgets.fill_blank import FillBlank
+from llm_from_scratch.widgets.forgetting import AdaptationPath, ForgettingExplorer
 from llm_from_scratch.widgets.graph import GraphStepper
 from llm_from_scratch.widgets.positions import PositionExplorer
 from llm_from_scratch.widgets.projection import ProjectionExplorer
@@ -15,10 +16,12 @@ from llm_from_scratch.widgets.tokenizer import TokenizerExplorer
 
 __all__ = [
     "COLORS",
+    "AdaptationPath",
     "AttentionExplorer",
     "BatchingTimeline",
     "BeamTree",
     "FillBlank",
+    "ForgettingExplorer",
     "GraphStepper",
     "PositionExplorer",
     "ProjectionExplorer",
