@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from llm_from_scratch.data.corpora import Corpus, load
 from llm_from_scratch.data.loader import Batch, BatchLoader
 from llm_from_scratch.decoding.sampling import sample
+from llm_from_scratch.finetuning.adapter_files import save_adapter
 from llm_from_scratch.finetuning.averaging import average_weights
 from llm_from_scratch.finetuning.layerwise import layerwise_groups
 from llm_from_scratch.finetuning.lora import LoraConfig, add_lora
