@@ -112,13 +112,13 @@ class LoraLinear(AdapterLayer):
         self.parts = nn.ModuleDict()
         for target in targets:
             self.add_part(target, config)
-        self.train(base.training)
 
     def add_part(self, target: Target, config: LoraConfig) -> None:
         """Adapt rows that have no adapter yet."""
         like = next(self.base.parameters(), None)
         like = torch.empty(0) if like is None else like
         self.parts[target.part] = LoraPart(target, self.in_features, config, like=like)
+        self.train(self.base.training)
 
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Apply the layer to the last axis."""
