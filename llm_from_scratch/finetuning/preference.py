@@ -182,6 +182,46 @@ def without_adapters(model: nn.Module) -> Score:
     return score
 
 
+class RememberedScores:
+    """A reference whose log-probabilities are computed once, before the training begins.
+
+    Called with ids and targets it looks each row up, however it is padded; so the model that is trained
+    can be its own reference, as it was. ``score`` is asked for batches of ``pairs`` at once.
+    Raises: ValueError at a call, for a row that was not among the pairs.
+
+    >>> table = nn.Embedding(5, 5)
+    >>> pairs = [[torch.tensor(x) for x in ([1, 2], [-100, 3], [1], [4])]]
+    >>> reference = RememberedScores(score_with(table), pairs)
+    >>> nn.init.zeros_(table.weight)[0].tolist(), len(reference.nats)
+    ([0.0, 0.0, 0.0, 0.0, 0.0], 2)
+    """
+
+    def __init__(self, score: Score, pairs: Sequence[tuple[Tensor, ...]], *, batch_size: int = 16):
+        self.nats: dict[bytes, float] = {}
+        rows = [row for ids, targets, other, others in pairs for row in ((ids, targets), (other, others))]
+        for i in range(0, len(rows), batch_size):
+            ids_NT, targets_NT = pad_conversations(rows[i : i + batch_size], pad_id=0)
+            with torch.no_grad():
+                nats_N = score(ids_NT, targets_NT).tolist()
+            for ids_T, targets_T, nats in zip(ids_NT, targets_NT, nats_N, strict=True):
+                self.nats[_key(ids_T, targets_T)] = nats
+
+    def __call__(self, ids_NT: Int[Tensor, "N T"], targets_NT: Int[Tensor, "N T"]) -> Float[Tensor, "N"]:
+        """Look each row up."""
+        keys = [_key(ids_T, targets_T) for ids_T, targets_T in zip(ids_NT, targets_NT, strict=True)]
+        if not all(key in self.nats for key in keys):
+            raise ValueError(
+                "the reference was not asked about this pair before the training; add it to pairs"
+            )
+        return torch.tensor([self.nats[key] for key in keys])
+
+
+def _key(ids_T: Tensor, targets_T: Tensor) -> bytes:
+    """A row up to its last target: the padding after it is no part of it."""
+    end = int((targets_T != NO_TARGET).nonzero().max()) + 1
+    return ids_T[:end].numpy().tobytes() + targets_T[:end].numpy().tobytes()
+
+
 class PreferenceBatches(ExampleBatches[tuple[Tensor, ...]]):
     """Endless batches of pairs: ``(pairs_B22T, preferred_B)``.
 

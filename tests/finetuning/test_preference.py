@@ -11,8 +11,10 @@ from llm_from_scratch.finetuning.example_batches import ExampleBatches
 from llm_from_scratch.finetuning.preference import (
     PreferenceBatches,
     PreferenceModel,
+    RememberedScores,
     dpo_loss,
     frozen_reference,
+    score_with,
     sequence_log_probability,
     stack_pairs,
 )
@@ -276,3 +278,19 @@ def test_pairs_and_batches_keep_what_belongs_together():
     again = PreferenceBatches(examples, batch_size=2, pad_id=0, seed=1)
     again.load_state_dict(batches.state_dict())
     assert torch.equal(next(batches)[0], next(again)[0])
+
+
+def test_remembered_scores_are_those_of_the_reference_however_a_pair_is_padded():
+    policy, examples = Tiny(), random_pairs(5)
+    reference, remembered = (
+        frozen_reference(policy),
+        RememberedScores(score_with(policy), examples, batch_size=3),
+    )
+    with torch.no_grad():
+        policy.table.normal_()  # it learns; the reference stays as it was
+    batches = PreferenceBatches(examples, batch_size=2, pad_id=0, seed=0)
+    for _ in range(5):
+        ids, targets = next(batches)[0].flatten(0, 1).unbind(1)
+        torch.testing.assert_close(remembered(ids, targets), reference(ids, targets))
+    with pytest.raises(ValueError, match="not asked about this pair"):
+        remembered(ids + 1, targets)
