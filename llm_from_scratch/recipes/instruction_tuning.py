@@ -55,7 +55,7 @@ ADAPTER = "adapter"  # the folder of the adapters that are kept
 PAD_ID = 0  # <|endoftext|>, which stands in no conversation
 
 TRAINING = TrainerConfig(
-    steps=100, batch_size=8, learning_rate=2e-3, weight_decay=0.0, warmup_fraction=0.1, beta2=0.99,
+    steps=60, batch_size=8, learning_rate=2e-3, weight_decay=0.0, warmup_fraction=0.1, beta2=0.99,
     eval_every=60, device="cpu", precision="float32",
 )  # fmt: skip
 
