@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, serve, chat, export, grade.
+"""The command line: train, finetune, sample, classify, evaluate, serve, chat, export, grade.
 
 Each command imports what it needs when it runs, so that `llm-scratch --help` answers at once. A
 user's mistake ends in one line on stderr and exit code 2; Ctrl-C in exit code 130.
@@ -60,6 +60,7 @@ def train(
     with plain_errors():
         from llm_from_scratch.recipes.choosing import chosen_form, chosen_recipe, parse_fields
         from llm_from_scratch.recipes.fitting import check_fits
+        from llm_from_scratch.recipes.launching import launch
         from llm_from_scratch.recipes.record import command_line, in_words
         from llm_from_scratch.recipes.run import train as run_recipe
         from llm_from_scratch.training.block_options import with_options
@@ -71,26 +72,30 @@ def train(
         recipe = chosen_recipe(name, changes, out if resume else None)
         sharing = open_strategy(strategy, choose_device(recipe.training.device))
         check_fits(recipe, sharing, recompute=recompute)
-        try:
-            record = run_recipe(
-                recipe,
-                out=out,
-                resume=resume,
-                say=typer.echo,
-                strategy=sharing,
-                prepare_model=with_options(compiled=compiled, recompute=recompute),
-                sharded=chosen_form(checkpoint),
-            )
-            sharing.finish()
-        except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
-            record = None
-        if not sharing.main:
-            raise typer.Exit(130 if record is None else 0)
-        if record is None:
-            again = command_line("train", name, "--out", str(out), "--resume")
-            typer.echo(f"Stopped. Continue from what is saved with:\n  {again}")
-            raise typer.Exit(130)
+        settings = {
+            "say": typer.echo,
+            "strategy": sharing,
+            "prepare_model": with_options(compiled=compiled, recompute=recompute),
+            "sharded": chosen_form(checkpoint),
+        }
+        record = launch(
+            lambda: run_recipe(recipe, out=out, resume=resume, **settings),
+            sharing,
+            again=command_line("train", name, "--out", str(out), "--resume"),
+        )
         typer.echo(in_words(record, out))
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def finetune(context: typer.Context) -> None:
+    """Adapt a published or own model to data: all of it, or adapters beside it."""
+    _hand_over("finetune", context, "finetuning.commands")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def classify(context: typer.Context) -> None:
+    """Name the class of texts with a fine-tuned classifier."""
+    _hand_over("classify", context, "finetuning.commands")
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
@@ -324,16 +329,10 @@ def recipes(
 ) -> None:
     """List the recipes with their sizes, or the fields of one."""
     with plain_errors():
-        from llm_from_scratch.recipes import RECIPES, flat_fields, get
-        from llm_from_scratch.recipes.recipe import num_parameters
+        from llm_from_scratch.recipes.launching import recipe_lines
 
-        if name is not None:
-            for field, value in flat_fields(get(name)).items():
-                typer.echo(f"--{field.replace('_', '-'):22} {'none' if value is None else value}")
-            return
-        for recipe in map(get, RECIPES):
-            size = f"{num_parameters(recipe):,} parameters, {recipe.training.steps:,} steps"
-            typer.echo(f"{recipe.name:18} {size:42} {recipe.summary}")
+        for line in recipe_lines(name):
+            typer.echo(line)
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
@@ -368,9 +367,9 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def _hand_over(name: str, context: typer.Context) -> None:
+def _hand_over(name: str, context: typer.Context, module: str = "commands") -> None:
     with plain_errors():
-        commands = importlib.import_module("llm_from_scratch.recipes.commands")
+        commands = importlib.import_module(f"llm_from_scratch.recipes.{module}")
         getattr(commands, name)(args=context.args, prog_name=f"llm-scratch {name}")
 
 

@@ -77,7 +77,7 @@ finally:
 def test_help_names_every_command_without_loading_torch():
     result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("False")
-    names = "train plan data sample evaluate serve chat export recipes grade"
+    names = "train finetune classify plan data sample evaluate serve chat export recipes grade"
     for command in names.split():
         assert re.search(rf"^  {command} +[A-Z]", result.stdout, re.MULTILINE)
     assert "\x1b" not in result.stdout

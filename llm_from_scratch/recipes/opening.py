@@ -31,6 +31,10 @@ def open_trained(run: str, *, which: str = "best", device: torch.device | str = 
     Raises: FileNotFoundError if there is neither, naming what there is.
     """
     path = Path(run)
+    if path.is_dir() and is_finetuned(path):
+        model, tokenizer = (loaded := open_finetuned(path, which)[0]).model.to(device), loaded.tokenizer
+        origin = f"{which} checkpoint of {run}, fine-tuned"
+        return Trained(model=model, tokenizer=tokenizer, config=read_config(path), origin=origin)
     if path.is_dir():
         model, tokenizer, config = load_run(path, which, device=device)
         return Trained(model=model, tokenizer=tokenizer, config=config, origin=f"{which} checkpoint of {run}")
@@ -74,6 +78,8 @@ def _open(source: str, which: str) -> tuple[Loaded, list[int]]:
         return load_gguf(path), []
     if path.is_dir() and _is_published(path):
         return load_folder(path), []
+    if path.is_dir() and is_finetuned(path):
+        return open_finetuned(path, which)
     trained = open_trained(source, which=which)
     end = end_of_text_id(trained.tokenizer)
     loaded = Loaded(
@@ -83,6 +89,23 @@ def _open(source: str, which: str) -> tuple[Loaded, list[int]]:
         special_tokens={} if end is None else {"eos_token": END_OF_TEXT},
     )
     return loaded, [] if end is None else [end]
+
+
+def is_finetuned(folder: Path) -> bool:
+    """Whether a folder holds a run of `llm-scratch finetune`."""
+    try:
+        return "finetune" in read_config(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def open_finetuned(folder: Path, which: str) -> tuple[Loaded, list[int]]:
+    """Open a fine-tuned language model: see `recipes.finetuning.opening.open_decoder`."""
+    from llm_from_scratch.recipes.finetuning.opening import (
+        open_decoder,
+    )  # late: it opens its base by this file
+
+    return open_decoder(folder, which)
 
 
 def _is_published(folder: Path) -> bool:
