@@ -10,6 +10,8 @@ from torch import nn
 class AdapterLayer(nn.Module):
     """A layer in place of another one, its ``base``; see `llm_from_scratch.finetuning.lora`."""
 
+    mergeable = True  # whether the base's weights can take it in
+
 
 def check_no_adapters(model: nn.Module, *, who: str, way_out: str = "call merge_lora(model) first") -> None:
     """Raise ValueError if a layer of the model is an `AdapterLayer`.
@@ -18,9 +20,11 @@ def check_no_adapters(model: nn.Module, *, who: str, way_out: str = "call merge_
 
     >>> check_no_adapters(nn.Linear(3, 2), who="the compiled step")
     """
-    found = [name for name, part in model.named_modules() if isinstance(part, AdapterLayer)]
+    found = {name: part for name, part in model.named_modules() if isinstance(part, AdapterLayer)}
     if found:
+        if not all(part.mergeable for part in found.values()):
+            way_out = "they cannot be merged into weights; call the model itself"
         raise ValueError(
             f"{who} reads the weights themselves, and {len(found)} layers carry adapters beside them "
-            f"({found[0] or 'the model itself'} is the first): {way_out}"
+            f"({next(iter(found)) or 'the model itself'} is the first): {way_out}"
         )

@@ -144,23 +144,22 @@ class WeightOnlyLinear(nn.Module):
     def forward(self, x_C: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Multiply the last axis."""
         if torch.is_grad_enabled() and x_C.requires_grad:
-            return _Widened.apply(x_C, self.matrix, self.bias)
+            y_N = _Widened.apply(x_C, self.matrix)
+            return y_N if self.bias is None else y_N + self.bias
         return F.linear(x_C, self.weight, self.bias)
 
 
 class _Widened(torch.autograd.Function):
-    """``x W^T + b`` whose backward pass makes W anew: ``grad_x = grad_y W``."""
+    """``x W^T`` whose backward pass makes W anew: ``grad_x = grad_y W``."""
 
     @staticmethod
-    def forward(ctx, x_C, matrix, bias):
+    def forward(ctx, x_C, matrix):
         ctx.matrix, ctx.dtype = matrix, x_C.dtype
-        return F.linear(x_C, matrix.rows().to(x_C.dtype), bias)
+        return F.linear(x_C, matrix.rows().to(x_C.dtype))
 
     @staticmethod
     def backward(ctx, grad_N):
-        grad_C = (grad_N @ ctx.matrix.rows().to(grad_N.dtype)).to(ctx.dtype)
-        grad_bias = grad_N.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
-        return grad_C, None, grad_bias
+        return (grad_N @ ctx.matrix.rows().to(grad_N.dtype)).to(ctx.dtype), None
 
 
 class WeightOnlyEmbedding(nn.Module):
