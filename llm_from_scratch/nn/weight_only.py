@@ -145,7 +145,7 @@ class WeightOnlyLinear(nn.Module):
         """Multiply the last axis."""
         if torch.is_grad_enabled() and x_C.requires_grad:
             y_N = _Widened.apply(x_C, self.matrix)
-            return y_N if self.bias is None else y_N + self.bias
+            return y_N if self.bias is None else y_N + self.bias.to(y_N.dtype)
         return F.linear(x_C, self.weight, self.bias)
 
 
