@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llm_from_scratch.files import write_atomically
+from llm_from_scratch.finetuning.adapter_files import load_adapter
 from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.recipes.comparison import print_table, publish_command, read_record
 from llm_from_scratch.recipes.domain_bench import METHODS, Bench, Method, Settings, checkpoint_steps
@@ -56,7 +57,7 @@ def make(
         path = parts / f"{name}.json"
         stored = json.loads(path.read_bytes()) if path.is_file() else {}
         if any(stored.get(key) != value for key, value in (wanted | also).items()):
-            made = {"commit": surroundings(torch.device("cpu"))["commit"], **work()}
+            made = {"commit": about["commit"], **work()}
             stored = {**wanted, **also, "made": made}
             write_atomically(path, json.dumps(stored) + "\n")
             say(f"{name}: {_short(made)}")
@@ -172,6 +173,16 @@ def load_base(folder: Path = RESULTS / NAME) -> tuple[Decoder, BytePairTokenizer
     return model.eval(), BytePairTokenizer.load(folder / "tokenizer.json")
 
 
+def load_adapted(folder: Path = RESULTS / NAME) -> tuple[Decoder, BytePairTokenizer]:
+    """Open the pretrained model with the kept adapter beside it, and its tokenizer.
+
+    Raises: FileNotFoundError if there is no record; ValueError if something does not fit.
+    """
+    model, tokenizer = load_base(folder)
+    load_adapter(model, folder / "adapter")
+    return model.eval(), tokenizer
+
+
 def changes(record: dict[str, object], method: str) -> list[tuple[float, float]]:
     """Return for each seed the gain in the new domain and the loss in the old one, nats a token.
 
@@ -180,6 +191,41 @@ def changes(record: dict[str, object], method: str) -> list[tuple[float, float]]
     start = record["pretrained"]["start"]
     runs = [run for run in record["runs"] if run["method"] == method]
     return [(start["new"] - run["new"][-1], run["old"][-1] - start["old"]) for run in runs]
+
+
+def interpolation_path(record: dict[str, object], run: dict[str, object]) -> dict[str, object]:
+    """Return the models between the pretrained one and the end of a full adaptation, both included.
+
+    Fields: ``at``, the shares of the adapted weights; the losses ``new`` and ``old``; ``samples``.
+    Raises: ValueError for a run that was not interpolated.
+    """
+    if "interpolation" not in run:
+        raise ValueError(f"{run['method']}, seed {run['seed']}, was not interpolated: take a full adaptation")
+    between, start = run["interpolation"], record["pretrained"]["start"]
+    path = {name: [start[name], *between[name], run[name][-1]] for name in ("new", "old")}
+    texts = {
+        prompt: [record["pretrained"]["samples"][prompt], *middle, run["samples"][prompt][-1]]
+        for prompt, middle in between.get("samples", {}).items()
+    }
+    return {"at": [0.0, *between["shares"], 1.0], **path, "samples": texts}
+
+
+def old_loss_at(new: Sequence[float], old: Sequence[float], reached: float) -> float | None:
+    """Return the old domain's loss where the new one's first falls to ``reached``; None if it never does.
+
+    Between two checkpoints both losses are taken to change along a straight line. This compares ways of
+    adapting at the same gain: a way that learns less also forgets less.
+
+    >>> old_loss_at([5.0, 4.0, 3.0], [2.0, 2.5, 3.5], 3.5)
+    3.0
+    """
+    for n, loss in enumerate(new):
+        if loss <= reached:
+            if n == 0:
+                return old[0]
+            share = (new[n - 1] - reached) / (new[n - 1] - loss)
+            return old[n - 1] + share * (old[n] - old[n - 1])
+    return None
 
 
 def figures_table(record: dict[str, object] | None = None) -> str:

@@ -54,8 +54,8 @@ METHODS = (
     Method(name="replay, rate 0.001", kind="replay", learning_rate=1e-3),
     Method(name="replay, rate 0.005", kind="replay", learning_rate=5e-3),
     Method(name="layer-wise rates", kind="layerwise", learning_rate=5e-3),
-    Method(name="from scratch", kind="scratch", learning_rate=4e-3),
     Method(name="LoRA, rate 0.01", kind="lora", learning_rate=1e-2),
+    Method(name="from scratch", kind="scratch", learning_rate=4e-3),
 )
 LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
