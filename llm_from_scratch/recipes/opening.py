@@ -10,6 +10,7 @@ from llm_from_scratch.inference.fast_decoder import WEIGHTS
 from llm_from_scratch.inference.quantise import quantise_weights
 from llm_from_scratch.interop import Loaded, load_folder, load_gguf, load_smollm2
 from llm_from_scratch.models.decoder import Decoder
+from llm_from_scratch.recipes.adapter_opening import is_adapter, open_adapter
 from llm_from_scratch.recipes.results import RESULTS, load_result, result_names
 from llm_from_scratch.recipes.text import END_OF_TEXT, end_of_text_id
 from llm_from_scratch.training.checkpoint import load_run, read_config
@@ -55,7 +56,7 @@ def open_trained(run: str, *, which: str = "best", device: torch.device | str = 
 def open_any(
     source: str, *, which: str = "best", device: torch.device | str = "cpu", weights: str = "fp32"
 ) -> tuple[Loaded, list[int]]:
-    """Open "smollm2", a Hugging Face folder, a GGUF file, a run's folder or a committed result.
+    """Open "smollm2", a folder of Hugging Face's or with an adapter, a GGUF file, a run's folder or a result.
 
     Returns the model with what belongs to it, and the ids that come before every text: the end of
     an earlier one, for models that were trained here. ``weights`` "int8" and "int4" quantise them.
@@ -76,6 +77,8 @@ def _open(source: str, which: str) -> tuple[Loaded, list[int]]:
         return load_smollm2(), []
     if path.is_file():
         return load_gguf(path), []
+    if path.is_dir() and is_adapter(path):
+        return open_adapter(path, which)
     if path.is_dir() and _is_published(path):
         return load_folder(path), []
     if path.is_dir() and is_finetuned(path):
