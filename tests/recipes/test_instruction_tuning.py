@@ -147,7 +147,7 @@ def test_the_committed_records_hold_what_the_book_says():
     }
     assert [len(entries) for entries in by_name.values()] == [1, 3, 1]
     (before,) = by_name["nothing"]
-    assert min(e["exact"] for e in by_name["answers"]) > before["exact"] + 0.3
+    assert min(e["exact"] for e in by_name["answers"]) > before["exact"] + 0.15
     assert max(e["talk_loss"] for e in by_name["answers"]) < before["talk_loss"]
     assert record["trained_parameters"] < 0.02 * record["parameters"]
     kept = by_name["answers"][0]
