@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llm_from_scratch.finetuning.instructions import PLAIN_TEMPLATE
-from llm_from_scratch.inference.quantise import quantise_weights
+from llm_from_scratch.finetuning.quantised_base import quantise_base
 from llm_from_scratch.interop import Loaded, load_minilm
 from llm_from_scratch.interop.empty import build_empty
 from llm_from_scratch.models.decoder import Decoder, DecoderConfig
@@ -123,5 +123,5 @@ def _checked(recipe: FinetuneRecipe, loaded: Loaded, start_ids: list[int], sourc
             )
         loaded = replace(loaded, chat_template=PLAIN_TEMPLATE)
     if recipe.base_bits is not None:
-        loaded = replace(loaded, model=quantise_weights(model, bits=recipe.base_bits))
+        quantise_base(model, bits=recipe.base_bits)
     return Base(loaded=loaded, start_ids=start_ids, source=source)

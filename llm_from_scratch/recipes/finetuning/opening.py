@@ -9,6 +9,7 @@ from torch import nn
 from llm_from_scratch.finetuning.heads import TextClassifier
 from llm_from_scratch.finetuning.lora import lora_layers, merge_lora
 from llm_from_scratch.interop import Loaded
+from llm_from_scratch.nn.weight_only import WeightOnlyLinear
 from llm_from_scratch.recipes.finetuning.base import Base, empty_base, open_base
 from llm_from_scratch.recipes.finetuning.building import adapted, fill_from_run
 from llm_from_scratch.recipes.finetuning.recipe import CLASSIFY, FinetuneRecipe
@@ -49,8 +50,9 @@ def rebuild(folder: str | Path, which: str = "best") -> tuple[nn.Module, Base, l
 
 
 def open_decoder(folder: str | Path, which: str = "best") -> tuple[Loaded, list[int]]:
-    """Return a fine-tuned language model, its adapters merged where its base is not rounded.
+    """Return a fine-tuned language model as one without adapters: they are merged into the base.
 
+    A base that was rounded in training is widened first: its weights are the rounded numbers.
     Raises: as `rebuild`; ValueError for a classifier, which writes no text.
     """
     folder = Path(folder)
@@ -59,9 +61,29 @@ def open_decoder(folder: str | Path, which: str = "best") -> tuple[Loaded, list[
             f"{folder} holds a classifier, which writes no text: llm-scratch classify {folder} TEXT"
         )
     model, base, _ = rebuild(folder, which)
-    if lora_layers(model) and recipe_of(folder).base_bits is None:
+    if lora_layers(model):
+        widen(model)
         merge_lora(model)
     return replace(base.loaded, model=model.eval()), base.start_ids
+
+
+def widen(model: nn.Module) -> None:
+    """Replace rounded linear layers, in place, by ordinary ones with the same numbers.
+
+    >>> model = nn.Sequential(WeightOnlyLinear(nn.Linear(32, 2), bits=8))
+    >>> rounded = model[0].weight
+    >>> widen(model)
+    >>> torch.equal(model[0].weight, rounded), type(model[0]).__name__
+    (True, 'Linear')
+    """
+    rounded = [(name, part) for name, part in model.named_modules() if isinstance(part, WeightOnlyLinear)]
+    for name, part in rounded:
+        layer = nn.Linear(part.in_features, part.out_features, bias=part.bias is not None)
+        with torch.no_grad():
+            layer.weight.copy_(part.weight)
+            if part.bias is not None:
+                layer.bias.copy_(part.bias)
+        model.set_submodule(name, layer.requires_grad_(False))
 
 
 def open_classifier(
