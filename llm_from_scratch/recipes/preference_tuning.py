@@ -55,9 +55,9 @@ class PreferenceTuningConfig:
 
     pairs: int = 128  # trained on, drawn anew for each seed
     test_pairs: int = 90  # scored, of the test split
-    betas: tuple[float, ...] = (0.1, 0.5)  # a nat of distance from the reference is worth this much
+    betas: tuple[float, ...] = (0.1, 1.0)  # a nat of distance from the reference is worth this much
     training: TrainerConfig = field(
-        default_factory=lambda: replace(tuning.TRAINING, steps=16, eval_every=16, learning_rate=3e-4)
+        default_factory=lambda: replace(tuning.TRAINING, steps=16, eval_every=16, learning_rate=2e-3)
     )
     seeds: tuple[int, ...] = (0, 1, 2)
 
