@@ -179,11 +179,16 @@ class ForgettingExplorer:
         across = html.escaped(html.shorten(f"loss, {self.new_name} ({self.unit})", 70))
         drawn.append(f'<text x="50" y="{_HIGH - 6}">{across}</text>')
         drawn.append(f'<text x="50" y="14">{html.escaped(html.shorten(f"loss, {self.old_name}", 60))}</text>')
+        placed: list[tuple[float, float]] = []
         for number, (name, one) in enumerate(self.paths.items(), start=1):
             line = "L".join(f"{x(a)} {y(b)}" for a, b in zip(one["new"], one["old"], strict=True))
             look = 'stroke="#1b5fae" stroke-width="2.5"' if name == self.path else 'stroke="#566070"'
             drawn.append(f'<path d="M{line}" fill="none" {look}/>')
-            drawn.append(f'<text x="{x(one["new"][-1]) - 12}" y="{y(one["old"][-1]) + 4}">{number}</text>')
+            at = (x(one["new"][-1]) - 12, y(one["old"][-1]) + 4)
+            while any(abs(at[0] - a) < 10 and abs(at[1] - b) < 12 for a, b in placed):
+                at = (at[0], at[1] + 13)  # ends that lie together have their numbers one below the other
+            placed.append(at)
+            drawn.append(f'<text x="{at[0]}" y="{at[1]:.1f}">{number}</text>')
         for name, (new, old) in self.points.items():
             drawn.append(f'<path d="M{x(new)} {y(old) - 6}l6 10h-12z" fill="#a33f00"/>')
             anchor = "end" if x(new) > _WIDE / 2 else "start"

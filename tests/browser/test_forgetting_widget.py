@@ -70,6 +70,12 @@ def test_a_click_in_the_plane_chooses_the_nearest_checkpoint(open_widgets):
     assert page.evaluate(f"[{API}.state.path, {API}.state.at]") == [1, 1]
 
 
+def test_numbers_of_paths_with_one_end_stand_apart(open_widgets):
+    page = open_widgets(ForgettingExplorer({"a": FULL, "b": FULL}))
+    boxes = [page.locator(f".main svg text.m:text-is('{n}')").bounding_box() for n in (1, 2)]
+    assert abs(boxes[0]["y"] - boxes[1]["y"]) > 8
+
+
 def test_two_on_a_page_are_independent(open_widgets):
     page = open_widgets(view(), view())
     page.get_by_role("slider").nth(1).press("End")

@@ -1,13 +1,14 @@
 """Domain adaptation: a small run of everything, resumed, and its record."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from statistics import mean
 
 import pytest
 import torch
 
 from llm_from_scratch.recipes import domain_adaptation as recipe
-from llm_from_scratch.recipes import domain_bench
+from llm_from_scratch.recipes import domain_bench, publish
 from llm_from_scratch.recipes.domain_adaptation import load_adapted
 from llm_from_scratch.recipes.domain_bench import METHODS, Bench, Settings, checkpoint_steps
 from tests.recipes.conftest import small_corpus
@@ -55,6 +56,8 @@ def test_a_small_run(small):
         assert (run["trained_parameters"] < record["parameters"]) == (run["method"] == "LoRA, rate 0.01")
         assert ("samples" in run) == (run["seed"] == 0)
         assert ("interpolation" in run) == ("return" in run) == (run["method"] == FULL.name)
+        if "return" in run:
+            assert [run["return"][n][0] for n in ("old", "new")] == [run[n][-1] for n in ("old", "new")]
     ends = {run["new"][-1] for run in record["runs"]}
     assert len(ends) == len(record["runs"])  # no two runs are the same one
     assert not (folder / "parts").exists()
@@ -73,6 +76,14 @@ def test_the_kept_models_are_those_of_the_record(small, bench):
     adapted = load_adapted(folder)[0]
     (run,) = [r for r in record["runs"] if r["method"] == "LoRA, rate 0.01" and r["seed"] == 0]
     assert bench.losses(adapted) == pytest.approx({n: run[n][-1] for n in ("old", "new")}, abs=2e-4)
+
+
+def test_the_pretrained_model_is_measured_as_it_is_kept(bench, tmp_path, monkeypatch):
+    def rounded(model):
+        return {"rounded": all(torch.equal(p, p.half().float()) for p in model.parameters())}
+
+    monkeypatch.setattr(bench, "samples", rounded)
+    assert recipe._pretrain(bench, tmp_path)["samples"] == {"rounded": True}
 
 
 def test_the_domains_share_no_message_and_the_tokenizer_knows_the_old_training_texts_only(bench):
@@ -171,3 +182,56 @@ def test_old_loss_at_the_same_gain():
     assert recipe.old_loss_at(new, old, 4.5) == 2.0  # the first time
     assert recipe.old_loss_at(new, old, 4.3) == pytest.approx(3.1)
     assert recipe.old_loss_at(new, old, 3.9) is None
+
+
+def test_the_committed_record_says_what_the_chapter_says_in_words():
+    record, settings = recipe.load_record(), Settings()
+    assert record["settings"] == json.loads(json.dumps(asdict(settings)))
+    assert record["methods"] == [asdict(method) for method in METHODS]
+    assert "domain_adaptation" in publish.COMPARISONS
+    runs = {m.name: [run for run in record["runs"] if run["method"] == m.name] for m in METHODS}
+    assert {name: len(found) for name, found in runs.items()} == {m.name: 3 for m in METHODS}
+    gained, lost = (
+        {name: mean(pair[k] for pair in recipe.changes(record, name)) for name in runs} for k in (0, 1)
+    )
+    small, middle, large = (f"full, rate {rate}" for rate in ("0.0001", "0.001", "0.005"))
+    scratch = lost.pop("from scratch")
+    assert max(lost, key=lost.get) == large == max(gained, key=gained.get)
+    assert min(lost, key=lost.get) == small
+    assert gained[small] < gained[large] / 2
+    assert gained["from scratch"] < gained[small] < scratch
+    assert 0.18 < lost[middle] - lost["replay, rate 0.001"] < 0.22
+    assert 0.02 < gained[middle] - gained["replay, rate 0.001"] < 0.04
+    for name in ("layer-wise rates", "LoRA, rate 0.01"):
+        assert lost[name] < lost[middle] - 0.05
+        assert gained[name] < gained[middle] - 0.05
+    assert record["mixed"]["old"][-1] < record["pretrained"]["start"]["old"]
+
+    def old_at(name, reached, paths=None):
+        return [recipe.old_loss_at(path["new"], path["old"], reached) for path in paths or runs[name]]
+
+    between = [recipe.interpolation_path(record, run) for name in (middle, large) for run in runs[name]]
+    trained = [loss for name in runs for loss in old_at(name, 4.2) if loss is not None]
+    assert max(old_at(None, 4.2, between)) < min(trained) - 0.1
+    assert max(old_at("replay, rate 0.001", 4.2) + old_at("layer-wise rates", 4.2)) < min(old_at(middle, 4.2))
+    assert min(old_at("LoRA, rate 0.01", 4.2)) > min(old_at(middle, 4.2))  # it keeps more, as it learns less
+    for run in runs[large]:  # part of the way back from a large rate is better than the end of a middle one
+        place = run["interpolation"]["shares"].index(0.625)
+        assert run["interpolation"]["old"][place] < min(r["old"][-1] for r in runs[middle]) - 0.05
+        assert run["interpolation"]["new"][place] < max(r["new"][-1] for r in runs[middle]) + 0.02
+    control = mean(path["old"][-1] for path in record["continued"]["paths"])
+    regained = {}
+    for name in (small, middle, large):
+        before, after = (mean(run["return"]["old"][place] for run in runs[name]) for place in (0, -1))
+        regained[name] = (before - after) / (before - control)
+    assert regained[small] > 0.9 > 0.75 > regained[middle] > 0.6 > 0.5 > regained[large]
+
+
+def test_the_stored_models_open():
+    model, _ = recipe.load_base()
+    assert model.num_parameters() == recipe.load_record()["parameters"]
+    sizes = [path.stat().st_size for path in (recipe.RESULTS / recipe.NAME).rglob("*") if path.is_file()]
+    assert sum(sizes) < 2_000_000
+    adapted, _ = load_adapted()
+    ids_BT = torch.arange(40)[None]
+    assert not torch.allclose(model(ids_BT), adapted(ids_BT), atol=0.1)

@@ -114,6 +114,13 @@ def test_paths_that_do_not_move():
     assert "nan" not in re.sub(r"<script.*", "", page, flags=re.S).lower()
 
 
+def test_numbers_of_paths_with_one_end_stand_apart():
+    address = re.search(r'src="data:image/svg\+xml,(.*?)"', view({"a": FULL, "b": FULL})._repr_html_())[1]
+    texts = ElementTree.fromstring(unquote(address)).findall(".//{*}text")
+    first, second = (float(text.get("y")) for text in texts if text.text in ("1", "2"))
+    assert second - first > 12
+
+
 def test_sizes_and_hostile_texts():
     samples = dict(zip(HOSTILE[:2], (HOSTILE[2:5], HOSTILE[5:8]), strict=True))
     paths = {name: replace(FULL, samples=samples, at_name=HOSTILE[0]) for name in HOSTILE[:9]}

@@ -130,9 +130,13 @@ function Forgetting(root, data) {
     out += `<rect class="start" x="${x0 - 5}" y="${y0 - 5}" width="10" height="10"/><text class="e" x="${x0 - 9}" y="${y0 + 16}">start</text>`;
     const now = chosen();
     now.at.forEach((_, n) => { if (n) out += `<circle class="dot" cx="${r(x(now.new[n]))}" cy="${r(y(now.old[n]))}" r="3.5"/>`; });
-    for (const k of [...order, state.path]) {
-      const path = paths[k], n = path.at.length - 1;
-      out += `<text class="m${k === state.path ? " b" : ""}" x="${r(x(path.new[n]) - (k === state.path ? 14 : 9))}" y="${r(y(path.old[n]) + 4)}">${k + 1}</text>`;
+    const placed = []; // ends that lie together have their numbers one below the other
+    for (const k of [state.path, ...order]) {
+      const path = paths[k], n = path.at.length - 1, at = x(path.new[n]) - (k === state.path ? 14 : 9);
+      let high = y(path.old[n]) + 4;
+      while (placed.some(([px, py]) => Math.abs(px - at) < 10 && Math.abs(py - high) < 12)) high += 13;
+      placed.push([at, high]);
+      out += `<text class="m${k === state.path ? " b" : ""}" x="${r(at)}" y="${r(high)}">${k + 1}</text>`;
     }
     return `${out}<circle class="now" cx="${r(x(now.new[state.at]))}" cy="${r(y(now.old[state.at]))}" r="6"/>`;
   }
