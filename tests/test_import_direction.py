@@ -28,9 +28,9 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 # What only some readers have installed, or what takes long to load: imported where it is used.
 LATE = {
-    "IPython", "datasets", "fastapi", "h11", "ipywidgets", "jupyter_client", "matplotlib", "nbclient",
-    "nbformat", "nltk", "openai", "pandas", "playwright", "pyarrow", "pytest", "scipy", "sentencepiece",
-    "sklearn", "tensorboard", "tokenizers", "transformers", "uvicorn",
+    "IPython", "accelerate", "datasets", "fastapi", "h11", "ipywidgets", "jupyter_client", "matplotlib",
+    "nbclient", "nbformat", "nltk", "openai", "pandas", "peft", "playwright", "pyarrow", "pytest", "scipy",
+    "sentencepiece", "sklearn", "tensorboard", "tokenizers", "transformers", "trl", "uvicorn",
 }  # fmt: skip
 
 # One file a concept: past this many lines a file is split; the files of a model are shorter still.
