@@ -113,11 +113,14 @@ def number_exercises(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 
 def number_chapter(app: Sphinx, doctree: nodes.document) -> None:
-    """Put a chapter's number before its title: the file 06_attention.ipynb holds "6. Attention"."""
-    match = re.fullmatch(r"book/(?!exercises|solutions|appendix)\w+/(\d+)_\w+", app.env.docname)
+    """Put a chapter's number before its title: the file 06_attention.ipynb holds "6. Attention".
+
+    A long chapter has a second page: 14b_instructions.ipynb holds "14b. ...".
+    """
+    match = re.fullmatch(r"book/(?!exercises|solutions|appendix)\w+/(\d+)([b-z]?)_\w+", app.env.docname)
     title = next(doctree.findall(nodes.title), None)
     if match and title is not None and not title.astext()[:1].isdigit():
-        title.insert(0, nodes.Text(f"{int(match[1])}. "))
+        title.insert(0, nodes.Text(f"{int(match[1])}{match[2]}. "))
 
 
 def mark_chinese_terms(app: Sphinx, doctree: nodes.document) -> None:

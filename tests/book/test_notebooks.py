@@ -128,17 +128,28 @@ def test_start_page_names_the_chapter(path):
     assert f"{{doc}}`{path.parent.name}/{path.stem}`" in (BOOK / "index.md").read_text(encoding="utf-8")
 
 
-@each_chapter
-def test_exercises_are_numbered_linked_and_solved(path):
-    text = text_of(path)
-    chapter = int(path.stem.split("_")[0])
-    labels = re.findall(r"```+\{exercise\}.*?\n:label: (\S+)", text)
+def pages_by_chapter() -> dict[int, list[Path]]:
+    """A chapter's number and its pages in order: 14_fine_tuning, then 14b_..."""
+    pages: dict[int, list[Path]] = {}
+    for path in sorted(CHAPTERS, key=lambda path: re.match(r"(\d+)([b-z]?)_", path.name).groups()):
+        pages.setdefault(int(path.name[:2]), []).append(path)
+    return pages
+
+
+@pytest.mark.parametrize(("chapter", "pages"), pages_by_chapter().items(), ids=str)
+def test_exercises_are_numbered_linked_and_solved(chapter, pages):
+    """From 1 on through all pages of a chapter, in the one notebook that is named after its first page."""
+    name = pages[0].stem
+    on_pages = [re.findall(r"```+\{exercise\}.*?\n:label: (\S+)", text_of(path)) for path in pages]
+    labels = [label for found in on_pages for label in found]
     assert labels == [f"exercise-{chapter}-{k}" for k in range(1, len(labels) + 1)]
     assert 3 <= len(labels) <= 6
-    assert re.findall(r"```+\{worked-solution\} (\S+)", text) == labels
-    assert f"exercises/{path.stem}" in text, "no link to the exercise notebook"
-    assert (BOOK / "exercises" / path.name).exists()
-    cells = read(BOOK / "solutions" / path.name).cells
+    for path, found in zip(pages, on_pages, strict=True):
+        assert found, f"{path.name} has no exercise"
+        assert re.findall(r"```+\{worked-solution\} (\S+)", text_of(path)) == found
+        assert f"exercises/{name}" in text_of(path), "no link to the exercise notebook"
+    assert (BOOK / "exercises" / f"{name}.ipynb").exists()
+    cells = read(BOOK / "solutions" / f"{name}.ipynb").cells
     in_solutions = {str(cell.metadata["exercise"]) for cell in cells if "exercise" in cell.metadata}
     assert in_solutions == {f"{chapter}.{k}" for k in range(1, len(labels) + 1)}
 
