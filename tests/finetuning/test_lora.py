@@ -142,8 +142,10 @@ def test_merged_equals_unmerged_and_back(model_and_call):
     bound = 1e-6 * float(unmerged.detach().abs().max() + 1)
     merge_lora(model, keep=True)
     torch.testing.assert_close(call(model), unmerged, rtol=1e-5, atol=bound)
-    with pytest.raises(ValueError, match="merged already"):
+    with pytest.raises(ValueError, match="is merged already: call unmerge_lora first"):
         merge_lora(model)
+    with pytest.raises(ValueError, match="merging twice would add it twice"):
+        next(iter(lora_layers(model).values())).merge()
     with pytest.raises(ValueError, match="unmerge_lora"), adapters_off(model):
         pass
     unmerge_lora(model)
