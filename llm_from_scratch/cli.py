@@ -81,7 +81,7 @@ def train(
         record = launch(
             lambda: run_recipe(recipe, out=out, resume=resume, **settings),
             sharing,
-            again=command_line("train", name, "--out", str(out), "--resume"),
+            again=lambda: command_line("train", name, "--out", str(out), "--resume"),
         )
         typer.echo(in_words(record, out))
 

@@ -10,10 +10,10 @@ from llm_from_scratch.recipes.recipe import num_parameters
 from llm_from_scratch.training.strategy import Strategy
 
 
-def launch(run: Callable[[], dict | None], strategy: Strategy, *, again: str) -> dict:
+def launch(run: Callable[[], dict | None], strategy: Strategy, *, again: Callable[[], str]) -> dict:
     """Return the record that ``run`` gives, in the main process; the others end here.
 
-    After Ctrl-C the main process prints the command ``again``, which continues the run, and ends too.
+    After Ctrl-C the main process prints the command that ``again`` gives, which continues the run, and ends.
     Raises: typer.Exit.
     """
     try:
@@ -22,7 +22,7 @@ def launch(run: Callable[[], dict | None], strategy: Strategy, *, again: str) ->
     except KeyboardInterrupt:  # before or after the steps, or a second Ctrl-C
         record = None
     if strategy.main and record is None:
-        typer.echo(f"Stopped. Continue from what is saved with:\n  {again}")
+        typer.echo(f"Stopped. Continue from what is saved with:\n  {again()}")
     if record is None or not strategy.main:
         raise typer.Exit(130 if record is None else 0)
     return record

@@ -20,8 +20,10 @@ def command_line(*arguments: str) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def command_for(recipe: Recipe) -> str:
+def command_for(recipe: Recipe, *more: str) -> str:
     """Return the command that runs this recipe: its name and the fields that differ from its own.
+
+    ``more`` is added at the end.
 
     >>> from llm_from_scratch.recipes import get, with_changes
     >>> command_for(with_changes(get("laptop"), {"steps": 5}))
@@ -32,7 +34,7 @@ def command_for(recipe: Recipe) -> str:
     options = (
         f"--{name.replace('_', '-')}={value}".replace("=None", "=none") for name, value in changed.items()
     )
-    return command_line(recipe.command, recipe.name, *options)
+    return command_line(recipe.command, recipe.name, *options, *more)
 
 
 def in_words(record: dict, out: Path) -> str:

@@ -132,6 +132,21 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(here, tmp_path, monkeypatc
     assert "Continue it with --resume" in refused(*command, "--out", tmp_path / "run")
 
 
+def test_ctrl_c_before_there_is_a_folder_prints_the_whole_command(here, tmp_path, monkeypatch):
+    from llm_from_scratch.recipes.finetuning import run
+
+    def interrupted(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "open_base", interrupted)
+    result = call(*arguments(here, "instruct"), "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    printed = shlex.split(result.stdout.strip().splitlines()[-1])
+    assert printed[:3] == ["llm-scratch", "finetune", "smollm2_tasks"]
+    assert {f"--base={here / 'decoder'}", "--steps=6", "--out"} <= set(printed)
+    assert "--resume" not in printed
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(here, tmp_path, monkeypatch):
     save = trainer.save_checkpoint
 

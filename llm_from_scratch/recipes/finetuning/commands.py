@@ -23,7 +23,7 @@ from llm_from_scratch.recipes.finetuning.recipes import FINETUNING, chosen
 from llm_from_scratch.recipes.finetuning.run import ADAPTER
 from llm_from_scratch.recipes.finetuning.run import finetune as run_recipe
 from llm_from_scratch.recipes.launching import launch
-from llm_from_scratch.recipes.record import command_line
+from llm_from_scratch.recipes.record import command_for, command_line
 from llm_from_scratch.serving.terminal import CONTROL_SIGNS
 from llm_from_scratch.training.distributed import open_strategy
 from llm_from_scratch.training.precision import choose_device
@@ -72,9 +72,16 @@ def finetune_command(
     record = launch(
         lambda: run_recipe(recipe, out=out, resume=resume, **settings),
         sharing,
-        again=command_line("finetune", name, "--out", str(out), "--resume"),
+        again=lambda: again(recipe, out),
     )
     typer.echo(in_words(recipe, record, out))
+
+
+def again(recipe: FinetuneRecipe, out: Path) -> str:
+    """Return the command that goes on; a run that has no folder yet is begun with all its fields."""
+    if (out / "config.json").is_file():
+        return command_line("finetune", recipe.name, "--out", str(out), "--resume")
+    return command_for(recipe, "--out", str(out))
 
 
 def in_words(recipe: FinetuneRecipe, record: dict, out: Path) -> str:
