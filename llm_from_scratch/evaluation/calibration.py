@@ -78,8 +78,8 @@ def fit_temperature(labels_N: Any, logits_NK: Any) -> float:
 
     Fit it on validation, and use it on the test: T is one number, so no answer changes, only how sure the
     classifier is of it. T above 1 says that it was too sure. The loss is convex in 1/T, and its minimum is
-    found by bisection of the derivative, ``mean_n sum_k p_nk (z_nk - z_n,label)`` for logits z, in T from 0.01 to
-    100; at an end of the range that end is returned (where every answer is right, for example).
+    found by bisection of its derivative, ``mean_n sum_k p_nk (z_nk - z_n,label)`` for logits z, in T from
+    0.01 to 100; at an end of the range that end is returned (where every answer is right, for example).
     Source: Guo et al. 2017, section 4.2.
     Raises: ValueError if the shapes do not fit, a logit is not finite, or a label is no class.
 
