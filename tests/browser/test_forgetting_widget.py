@@ -56,6 +56,9 @@ def test_keyboard_moves_the_dot_the_numbers_and_the_texts(open_widgets):
     assert page.evaluate(f"[{API}.state.path, {API}.state.at]") == [1, 1]  # the end stays the end
     expect(read.nth(0)).to_have_text("−0.25 nats a token (loss 5.00 → 5.25)")
     assert page.get_by_role("radio", name="between").is_checked()
+    page.keyboard.press("ArrowUp")  # back to the longer path: its end, not its second checkpoint
+    assert page.evaluate(f"[{API}.state.path, {API}.state.at]") == [0, 3]
+    page.keyboard.press("ArrowDown")
     assert page.get_by_role("button", name="One checkpoint forward").is_disabled()
     page.get_by_role("button", name="One checkpoint back").press("Enter")
     assert slider.get_attribute("aria-valuetext") == "share 0"
