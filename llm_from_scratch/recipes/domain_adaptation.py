@@ -3,8 +3,8 @@
 Each way of adapting it is measured on the way, on held-out messages of both domains: what is gained in the
 new one, and what is lost in the old one. Three seeds a way; the pretrained model is the same for all.
 
-``python -m llm_from_scratch.recipes.publish domain_adaptation`` trains everything (about 25 minutes on one
-core); ``python -m llm_from_scratch.recipes.domain_adaptation --table`` prints the stored figures.
+``python -m llm_from_scratch.recipes.publish domain_adaptation`` trains everything (its record says how
+long that took); ``python -m llm_from_scratch.recipes.domain_adaptation --table`` prints the stored figures.
 """
 
 import json
