@@ -12,6 +12,7 @@ from llm_from_scratch.models.decoder import Decoder
 from llm_from_scratch.models.decoder_config import DecoderConfig
 from llm_from_scratch.recipes import instruction_tuning as recipe
 from llm_from_scratch.recipes import preference_tuning as preference
+from llm_from_scratch.recipes import publish
 from llm_from_scratch.recipes.instruction_tuning import InstructionTuningConfig
 from llm_from_scratch.recipes.preference_tuning import PreferenceTuningConfig
 from llm_from_scratch.tokenizers import BytePairTokenizer
@@ -131,10 +132,6 @@ def test_one_pass_counts_what_token_by_token_answers_would(tmp_path):
     assert found["exact"] == generated["generated_exact"]
 
 
-def mean(entries, key):
-    return statistics.fmean(entry[key] for entry in entries)
-
-
 def test_the_committed_records_hold_what_the_book_says():
     assert {recipe.NAME, preference.NAME} <= set(publish.COMPARISONS)
     record, pairs = recipe.load_record(), preference.load_record()
@@ -154,6 +151,12 @@ def test_the_committed_records_hold_what_the_book_says():
     found = preference.groups(pairs)
     assert found["before"][0]["exact"] == kept["exact"]  # the preference runs begin where that one ended
     assert all(len({entry["seed"] for entry in entries}) == len(entries) for entries in found.values())
+    assert all(entry["chosen_change"] < 0 for entry in found["DPO, beta 0.1"])
+    for seed, control in enumerate(found[preference.SFT]):  # ordinary training does better in each seed
+        others = [e for e in pairs["entries"] if e["method"] == "DPO" and e["seed"] == seed]
+        assert len(others) == 2
+        assert control["exact"] > max(entry["exact"] for entry in others)
+        assert max(entry["rejected_change"] for entry in others) < control["rejected_change"]
     adapter = recipe.RESULTS / recipe.NAME / recipe.ADAPTER
     assert sum(path.stat().st_size for path in adapter.iterdir()) < 2_000_000
 
