@@ -47,6 +47,7 @@ class Method:
     decay: float = 1.0  # learning rate of a block, as a share of that of the block above
     unfreeze: float = 0.0  # share of the steps after which the embeddings begin; 0: all begin at once
     lora: LoraConfig | None = None  # None: all parameters are trained
+    steps: int | None = None  # optimizer steps, where they are not those that a recipe gives to all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,12 @@ class Encoded:
     texts: dict[str, tuple[str, ...]]
     ids: dict[str, list[list[int]]]
     labels: dict[str, np.ndarray]
+
+    @property
+    def digest(self) -> str:
+        """A name of the texts, their parts and labels, which changes with any of them."""
+        parts = [(part, ids, self.labels[part].tolist()) for part, ids in self.ids.items()]
+        return hashlib.sha256(repr((self.name, parts)).encode()).hexdigest()[:16]
 
     def draw(self, count: int, seed: int) -> np.ndarray:
         """The numbers of ``count`` training texts, equally many of each class as far as there are.
@@ -270,7 +277,7 @@ def tuned_run(ledger: Ledger, key: str, build: Callable, data: Encoded, method: 
             keep(done.model)
         return done.figures, done.margins
 
-    known = {**settings, "method": asdict(method), "data": data.name, "training": asdict(TRAINING)}
+    known = {**settings, "method": asdict(method), "data": data.digest, "training": asdict(TRAINING)}
     if "extra" in known:
         known["extra"] = hashlib.sha256(repr(known["extra"]).encode()).hexdigest()
     return ledger.run(key, known, compute)

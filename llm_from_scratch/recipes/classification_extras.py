@@ -1,5 +1,6 @@
 """What needs no training of its own: linear models on frozen vectors, and averages of tuned weights."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations
@@ -55,7 +56,7 @@ def ledger_vectors(
     model, found = build(), {}
     for part, ids in data.ids.items():
         chosen = np.arange(len(ids)) if part != "train" or only is None else only
-        name = f"{data.name} {type(model).__name__} {part} {len(chosen)} {precision}.npy"
+        name = f"{data.digest} {type(model).__name__} {part} {len(chosen)} {precision}.npy"
         path = ledger.path.parent / name
         if not path.is_file():
             vectors = frozen_vectors(model, [ids[i] for i in chosen], precision=precision)
@@ -118,7 +119,7 @@ def bag_of_words_runs(
         for seed in seeds if size < len(data.labels["train"]) else seeds[:1]:  # nothing is drawn of all
             texts = data.draw(size, seed)
             key = f"{data.name}/bag of words/{len(texts)}/{seed}"
-            entry = ledger.run(key, {"size": size}, partial(fit_bag_of_words, data, texts, seed))
+            entry = ledger.run(key, {"data": data.digest}, partial(fit_bag_of_words, data, texts, seed))
             figures.append(entry["figures"])
             kept[key] = {part: np.array(each) / 1000 for part, each in entry["margins"].items()}
     return figures, kept, None
@@ -185,7 +186,16 @@ def average_runs(
             }
             return {"name": name, **told}, parts
 
-        found.append(ledger.run(f"{data.name}/{name}", {"files": len(files)}, compute))
+        found.append(
+            ledger.run(
+                f"{data.name}/{name}",
+                {
+                    "data": data.digest,
+                    "files": [hashlib.sha256(each).hexdigest() for each in contents.values()],
+                },
+                compute,
+            )
+        )
     return found
 
 

@@ -1,7 +1,6 @@
 """How many labels a pretrained model needs: accuracy on film reviews against the number of training texts.
 
 Bag of words, a linear model on frozen vectors, and full tuning, each on the same drawn texts in three seeds.
-At the small sizes full tuning is also tried with augmented texts: each text several times, its words changed.
 
 ``python -m llm_from_scratch.recipes.publish few_labels`` runs all of it, and goes on where it was stopped;
 ``python -m llm_from_scratch.recipes.few_labels --table`` prints the stored figures.
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from llm_from_scratch.data.augmentation import augmented
 from llm_from_scratch.files import write_atomically
 from llm_from_scratch.recipes import sentiment
 from llm_from_scratch.recipes.classification import Encoded, Ledger, Method, encode_labelled, tuned_run
@@ -35,13 +35,16 @@ class FewLabelsConfig:
     """The sizes, and for how long a model of each size is tuned."""
 
     sizes: tuple[int, ...] = (8, 32, 128, 512, 2048, 4096)  # training texts
+    augmented: tuple[int, ...] = (32, 128)  # of these, those that are tried with augmented texts too
+    copies: int = 4  # changed texts for each text
     epochs: int = 2
     min_steps: int = 40
     batch_size: int = 32  # texts
     seeds: tuple[int, ...] = (0, 1, 2)
     validation: int = 256  # texts of the validation curve
-    ways: tuple[str, ...] = ("layerwise", "gradual")  # of full tuning, compared at one size
-    ways_size: int = 512  # training texts
+    rates: tuple[float, ...] = (1e-4, 3e-4)  # learning rates of full tuning that are tried
+    trial_size: int = 128  # training texts of the trials; larger sizes of `sentiment` have its rate
+    trial_seed: int = 100
 
     def steps(self, size: int) -> int:
         """Two epochs, but at least 40 steps.
@@ -60,8 +63,12 @@ def tune_by_size(
     method: Method,
     shared: sentiment.SentimentConfig,
     sizes: tuple[int, ...],
+    encode: Callable[[str], list[int]] | None = None,
 ) -> list[dict]:
-    """Tune with every number of labels and every seed; runs of the comparison `sentiment` are its own."""
+    """Tune with every number of labels and every seed; runs of the comparison `sentiment` are its own.
+
+    With ``encode``, changed texts are added, and the number of steps stays.
+    """
     found = []
     for size in sizes:
         settings = {"evaluations": 2, "validation": config.validation, "parts": ("test",)}
@@ -71,8 +78,44 @@ def tune_by_size(
         for seed in config.seeds:
             key = f"{data.name}/{method.name}/{size}/{seed}"
             settings |= {"count": size, "steps": steps, "seed": seed}
+            if encode is not None:
+                settings["extra"] = changed_texts(data, size, seed, config.copies, encode)
             found.append(tuned_run(ledger, key, build, data, method, **settings)["figures"])
     return found
+
+
+def changed_texts(
+    data: Encoded, size: int, seed: int, copies: int, encode: Callable[[str], list[int]]
+) -> tuple[list[list[int]], list[int]]:
+    """The drawn texts with words dropped, swapped or joined (`data.augmentation`), and their labels."""
+    drawn = data.draw(size, seed)
+    texts = [data.texts["train"][i] for i in drawn]
+    labels = data.labels["train"][drawn].tolist()
+    new_texts, new_labels = augmented(texts, labels, copies=copies, seed=seed)
+    return [encode(text) for text in new_texts[size:]], list(new_labels[size:])
+
+
+def run_trials(
+    ledger: Ledger, build: Callable[[], nn.Module], data: Encoded, config: FewLabelsConfig
+) -> list[dict]:
+    """Full tuning of a small size with each learning rate, scored on the validation texts alone."""
+    return [
+        {"learning_rate": rate}
+        | tuned_run(
+            ledger,
+            f"{data.name}/few trial {rate}",
+            build,
+            data,
+            Method(name="full", learning_rate=rate),
+            count=config.trial_size,
+            steps=config.steps(config.trial_size),
+            seed=config.trial_seed,
+            evaluations=1,
+            validation=config.validation,
+            parts=("validation",),
+        )["figures"]
+        for rate in config.rates
+    ]
 
 
 def tuned_runs(
@@ -81,15 +124,18 @@ def tuned_runs(
     data: Encoded,
     config: FewLabelsConfig,
     film: sentiment.SentimentConfig,
+    trials: list[dict],
+    encode: Callable[[str], list[int]],
 ) -> list[dict]:
-    """Full tuning at every size, and the other ways of full tuning at one."""
-    methods = sentiment.chosen(film, sentiment.run_trials(ledger, build, data, film))
-    jobs = [("full", config.sizes), *((way, (config.ways_size,)) for way in config.ways)]
-    return [
-        run
-        for name, sizes in jobs
-        for run in tune_by_size(ledger, build, data, config, methods[name], film, sizes)
-    ]
+    """Full tuning at every size; below that of `sentiment` with the rate of the trials here."""
+    best = min(trials, key=lambda trial: trial["validation_nll"])
+    large = sentiment.chosen(film, sentiment.run_trials(ledger, build, data, film))["full"]
+    found = []
+    for size in config.sizes:
+        method = large if size >= film.labels else Method(name="full", learning_rate=best["learning_rate"])
+        found += tune_by_size(ledger, build, data, config, method, film, (size,))
+    method = Method(name="augmented", learning_rate=best["learning_rate"])
+    return found + tune_by_size(ledger, build, data, config, method, film, config.augmented, encode)
 
 
 def make(
@@ -110,16 +156,18 @@ def make(
     trial = {"trial_size": film.labels, "trial_seed": film.trial_seed}
     vectors = ledger_vectors(ledger, build, data)
     linear, _, strength = linear_runs(vectors, data, name="frozen vectors", **where, **trial)
+    trials = run_trials(ledger, build, data, config)
     record = {
         "recipe": NAME,
         "command": publish_command(NAME),
         **about,
         "config": asdict(config),
         "strength": strength,
+        "trials": trials,
         "runs": [
             *bag_of_words_runs(ledger, data, **where)[0],
             *linear,
-            *tuned_runs(ledger, build, data, config, film),
+            *tuned_runs(ledger, build, data, config, film, trials, encode),
         ],
         "seconds": {"total": round(time.perf_counter() - started, 1)},
     }
@@ -149,7 +197,8 @@ def figures_table(record: dict[str, object] | None = None) -> str:
     record = load_record() if record is None else record
     lines = ["labels  " + "".join(f"{method:22}" for method in METHODS).rstrip()]
     for size in record["config"]["sizes"]:
-        cells = (spread(accuracies(record, method, size)) for method in METHODS)
+        found = (accuracies(record, method, size) for method in METHODS)
+        cells = (spread(values) if values else "" for values in found)
         lines.append(f"{size:6,}  " + "".join(f"{cell:22}" for cell in cells).rstrip())
     return "\n".join(lines)
 

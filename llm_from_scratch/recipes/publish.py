@@ -31,6 +31,7 @@ COMPARISONS = (
     "constrained_json",
     "diversity",
     "domain_adaptation",
+    "few_labels",
     "instruction_tuning",
     "length_extrapolation",
     "number_translation",
@@ -39,6 +40,7 @@ COMPARISONS = (
     "pretraining_data",
     "quantisation",
     "scaling_laws",
+    "sentiment",
     "speedrun_trials",
 )
 

@@ -70,16 +70,21 @@ class SentimentConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     trials: tuple[Method, ...] = (
         *(Method(name="full", learning_rate=rate) for rate in (3e-5, 1e-4, 3e-4)),
-        *(Method(name="layerwise", learning_rate=rate, decay=0.8) for rate in (1e-4, 3e-4)),
-        *(Method(name="gradual", learning_rate=rate, unfreeze=0.5) for rate in (1e-4, 3e-4)),
+        Method(name="layerwise", learning_rate=3e-4, decay=0.8),
+        Method(name="gradual", learning_rate=3e-4, unfreeze=0.5),
         *(
             Method(
                 name="lora",
                 learning_rate=rate,
                 lora=LoraConfig(rank=8, targets=targets, also_train=("head",)),
+                steps=steps,
             )
-            for targets in (ATTENTION, EVERY)
-            for rate in (1e-3, 3e-3)
+            for targets, rate, steps in (
+                (ATTENTION, 3e-3, 64),
+                (EVERY, 3e-3, 64),
+                (EVERY, 6e-3, 64),
+                (EVERY, 1.5e-3, 128),
+            )
         ),
     )
 
@@ -96,7 +101,7 @@ def run_trials(ledger: Ledger, build: Callable, data: Encoded, config: Sentiment
             data,
             method,
             count=config.labels,
-            steps=config.trial_steps,
+            steps=method.steps or config.trial_steps,
             seed=config.trial_seed,
             evaluations=1,
             parts=("validation",),
@@ -132,7 +137,8 @@ def run_methods(
             key = f"{data.name}/{name}/{config.labels}/{seed}"
             kept = data.name == "film_sentiment" and name in ("full", "lora")
             keep = partial(keep_weights, ledger.path.parent, key) if kept else None
-            settings = {"count": config.labels, "steps": config.steps, "seed": seed, "keep": keep}
+            steps = methods[name].steps or config.steps
+            settings = {"count": config.labels, "steps": steps, "seed": seed, "keep": keep}
             found.append(tuned_run(ledger, key, build, data, methods[name], **settings))
     return found
 

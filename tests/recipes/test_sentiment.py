@@ -25,7 +25,7 @@ TRIALS = (
     Method(name="full", learning_rate=1e-2),
     Method(name="layerwise", learning_rate=1e-2, decay=0.8),
     Method(name="gradual", learning_rate=1e-2, unfreeze=0.5),
-    Method(name="lora", learning_rate=1e-2, lora=LORA),
+    Method(name="lora", learning_rate=1e-2, lora=LORA, steps=3),
 )
 SIZES = {"labels": 16, "steps": 4, "trial_steps": 2, "seeds": (0, 1)}
 FILM = sentiment.SentimentConfig(**SIZES, trials=TRIALS)
@@ -33,7 +33,7 @@ SPAM = sentiment.SpamConfig(**SIZES, trials=TRIALS[:2])
 DECODER = sentiment.DecoderConfig(
     **SIZES, trials=(Method(name="decoder lora", learning_rate=1e-2, lora=LORA),), validation=9, test=11
 )
-FEW = few_labels.FewLabelsConfig(sizes=(4, 16), min_steps=3, seeds=(0, 1), ways_size=4)
+FEW = few_labels.FewLabelsConfig(sizes=(4, 16), augmented=(4,), min_steps=3, seeds=(0, 1), trial_size=4)
 
 
 def encode(text):
@@ -91,6 +91,14 @@ def test_draws_are_balanced_and_nested_in_nothing_but_their_seed():
         assert data.labels["train"][drawn].sum() == count // 2
     assert data.draw(8, seed=1).tolist() == data.draw(8, seed=1).tolist() != data.draw(8, seed=2).tolist()
     assert sorted(data.draw(10**6, seed=1)) == list(range(len(data.labels["train"])))
+
+
+def test_another_split_is_other_data():
+    one, two = (encode_labelled("film_sentiment", encode) for _ in range(2))
+    assert one.digest == two.digest
+    two.labels["test"][0] = 1 - two.labels["test"][0]
+    assert one.digest != two.digest
+    assert one.digest != encode_labelled("sms_spam", encode).digest
 
 
 def test_margins_do_not_depend_on_the_batch_they_were_in():
@@ -182,13 +190,8 @@ def test_both_records_are_made_from_one_ledger(tmp_path):
     shared = [r for r in few["runs"] if (r["method"], r["labels"]) == ("full", 16)]
     same = [r for r in record["runs"] if (r["data"], r["method"]) == ("film_sentiment", "full")]
     assert all(a.items() <= b.items() for a, b in zip(shared, same, strict=True))
-    assert {r["method"] for r in few["runs"]} == {
-        "bag of words",
-        "frozen vectors",
-        "full",
-        "layerwise",
-        "gradual",
-    }
+    assert {r["method"] for r in few["runs"]} == {*few_labels.METHODS, "augmented"}
+    assert all(r["added"] > 4 for r in few["runs"] if r["method"] == "augmented")
     assert "    16" in few_labels.figures_table(few_labels.load_record(tmp_path / "few"))
 
 
@@ -208,3 +211,39 @@ def test_select_and_spread():
     with pytest.raises(ValueError, match="no run of 'lora' on film_sentiment with 16 labels"):
         select(record, "lora")
     assert spread([0.5, 0.25], percent=False) == "0.375 (0.250 to 0.500)"
+
+
+def test_the_committed_record_holds_what_the_book_says():
+    record, kept = sentiment.load_record(), sentiment.load_margins()
+    assert record["command"].endswith("publish sentiment")
+    assert record["commit"]
+    full, lora, bag = (
+        [run["test_accuracy"] for run in select(record, method)]
+        for method in ("full", "lora", "bag of words")
+    )
+    assert [len(each) for each in (full, lora, bag)] == [3, 3, 3]
+    spreads = (max(full) - min(full)) + (max(bag) - min(bag))
+    assert min(full) - max(bag) > 2 * spreads
+    assert min(full) > select(record, "bag of words", labels=7019)[0]["test_accuracy"]
+    assert np.mean(full) - np.mean(lora) < 0.01
+    assert all(run["trained"] < 0.02 * run["parameters"] for run in select(record, "lora"))
+    for run in record["runs"]:
+        part = "decoder" if run["method"].startswith("decoder") else run["data"]
+        found = kept[f"{run['data']}/{run['method']}/{run['labels']}/{run['seed']}/test"]
+        assert scores(found, kept[f"{part}/test"])["accuracy"] == pytest.approx(
+            run["test_accuracy"], abs=2e-3
+        )
+    assert sum(path.stat().st_size for path in (sentiment.RESULTS / sentiment.NAME).iterdir()) < 2_000_000
+
+
+def test_the_committed_curve_holds_what_the_book_says():
+    record = few_labels.load_record()
+    means = {
+        (method, size): np.mean(few_labels.accuracies(record, method, size))
+        for method in few_labels.METHODS
+        for size in (8, 32, 128, 512, 2048)
+    }
+    assert all(len(few_labels.accuracies(record, *key)) == 3 for key in means)
+    for size in (128, 512, 2048):
+        assert means["bag of words", size] < means["frozen vectors", size]
+    assert means["frozen vectors", 2048] < means["full", 2048]
