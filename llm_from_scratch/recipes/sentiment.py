@@ -342,7 +342,10 @@ def load_margins(folder: Path = RESULTS / NAME) -> dict[str, np.ndarray]:
     labels of that part.
     """
     stored = load_file(folder / "margins.safetensors")
-    return {n: each / np.float32(1000) if each.dtype == np.int16 else each for n, each in stored.items()}
+    return {
+        n: each / np.float32(1000) if each.dtype == np.int16 else each.astype(int)
+        for n, each in stored.items()
+    }
 
 
 METHODS = ("bag of words", "frozen vectors", "full", "lora")
