@@ -64,10 +64,9 @@ def test_there_are_chapters():
 
 @each_chapter
 def test_size(path):
-    """About 30 to 60 cells, none of code over 20 lines, at most 500 kB. Chapter 12 has more to cover."""
+    """About 30 to 60 cells, none of code over 20 lines, at most 500 kB."""
     cells = read(path).cells
-    most = 100 if path.name.startswith("12_") else 80
-    assert 30 <= len(cells) <= most, f"{len(cells)} cells"
+    assert 30 <= len(cells) <= 80, f"{len(cells)} cells"
     for number, cell in enumerate(cells, start=1):
         if cell.cell_type == "code":
             assert len(cell.source.splitlines()) <= 20, f"cell {number} has more than 20 lines"
