@@ -208,18 +208,22 @@ def groups(record: dict[str, object]) -> dict[str, list[dict]]:
 
 
 def comparison_table(record: dict[str, object] | None = None) -> str:
-    """Return the figures of a record as lines of text: mean and range over the seeds."""
-    columns = {
+    """Return the figures of a record as lines of text, a column for each way: mean and range over the seeds."""
+    rows = {
         "exact": "exact answers",
         "likelier": "right one likelier",
+        "pair_accuracy": "right reward higher",
         "chosen_change": "change of right",
         "rejected_change": "change of wrong",
         "kl": "KL a token",
+        "talk_loss": "loss of talk",
+        "text_loss": "ordinary text",
     }
-    lines = [f"{'':15}" + "".join(f"{title:26}" for title in columns.values()).rstrip()]
-    for name, entries in groups(load_record() if record is None else record).items():
-        cells = "".join(f"{spread([entry[key] for entry in entries]):26}" for key in columns)
-        lines.append(f"{name:15}{cells}".rstrip())
+    named = groups(load_record() if record is None else record)
+    lines = [f"{'':20}" + "".join(f"{name:25}" for name in named).rstrip()]
+    for key, title in rows.items():
+        cells = "".join(f"{spread([entry[key] for entry in found], 2):25}" for found in named.values())
+        lines.append(f"{title:20}{cells}".rstrip())
     return "\n".join(lines)
 
 
