@@ -208,7 +208,7 @@ def groups(record: dict[str, object]) -> dict[str, list[dict]]:
 
 
 def comparison_table(record: dict[str, object] | None = None) -> str:
-    """Return the figures of a record as lines of text, a column for each way: mean and range over the seeds."""
+    """Return the figures of a record as lines of text, a column a way: mean and range over the seeds."""
     rows = {
         "exact": "exact answers",
         "likelier": "right one likelier",
