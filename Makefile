@@ -81,7 +81,7 @@ execute: fetch  ## run every chapter and solution in a fresh kernel and store th
 exercises: $(READY)  ## derive the blank exercise notebooks from the solutions
 	$(PY) tools/exercises.py
 
-models: $(READY)  ## train again the small models that the chapters load (about five hours on two cores)
+models: $(READY)  ## train again the small models that the chapters load (about six hours on two cores)
 	$(PY) -m llm_from_scratch.recipes.publish
 
 grade: $(READY)  ## grade NOTEBOOKS="a.ipynb b.ipynb"

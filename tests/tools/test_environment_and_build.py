@@ -4,6 +4,7 @@ import doctest
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,3 +173,12 @@ def test_each_chapter_and_solution_is_executed_once_and_no_blank_exercise(tool):
     assert sorted(word for word in line.split() if word.endswith(".ipynb")) == chapters
     assert folders_of(chapters) >= {"foundations", "transformer", "solutions"}
     assert folders_of(tool("summary").slow_commands()["grade-run"]) == {"solutions"}
+
+
+def test_a_wheel_carries_every_stored_result():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    recipes = ROOT / "llm_from_scratch" / "recipes"
+    carried = {path for pattern in patterns["llm_from_scratch.recipes"] for path in recipes.glob(pattern)}
+    stored = {path for path in (recipes / "results").rglob("*") if path.is_file()}
+    assert len(stored) > 20
+    assert stored <= carried
