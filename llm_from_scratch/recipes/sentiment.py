@@ -163,7 +163,6 @@ class DecoderConfig(SentimentConfig):
 
     labels: int = 512
     steps: int = 32  # two epochs
-    seeds: tuple[int, ...] = (0,)
     trial_seed: int = 0
     trials: tuple[Method, ...] = (  # one candidate: its learning rate is not chosen
         Method(
