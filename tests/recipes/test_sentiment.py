@@ -231,9 +231,9 @@ def test_the_committed_record_holds_what_the_book_says():
     for run in record["runs"]:
         part = "decoder" if run["method"].startswith("decoder") else run["data"]
         found = kept[f"{run['data']}/{run['method']}/{run['labels']}/{run['seed']}/test"]
-        assert scores(found, kept[f"{part}/test"])["accuracy"] == pytest.approx(
-            run["test_accuracy"], abs=2e-3
-        )
+        labels_N = kept[f"{part}/test"]
+        one_text = 1.01 / len(labels_N)  # a margin may be stored as 0, which counts as negative
+        assert scores(found, labels_N)["accuracy"] == pytest.approx(run["test_accuracy"], abs=one_text)
     assert sum(path.stat().st_size for path in (sentiment.RESULTS / sentiment.NAME).iterdir()) < 2_000_000
 
 
