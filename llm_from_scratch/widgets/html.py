@@ -1,4 +1,4 @@
-"""What both widgets share: reading arrays, showing tokens, packing numbers, and the HTML around a view.
+"""What the widgets share: reading arrays, showing tokens, packing numbers, and the HTML around a view.
 
 The HTML of a widget holds three things, in this order:
 
@@ -155,15 +155,16 @@ def svg_address(svg: str) -> str:
 def script(kind: str) -> str:
     """Read the JavaScript of a widget: one script without dependencies.
 
-    A line ``//= shared_page.js`` in its file stands for the contents of that file beside it, which several
-    widgets share.
+    A line ``//= shared_make.js`` in its file stands for the contents of that file beside it, which several
+    widgets share and which may hold such lines itself.
     """
-    lines = _javascript(f"{kind}.js").splitlines(keepends=True)
-    return "".join(_javascript(line[4:].strip()) if line.startswith("//= ") else line for line in lines)
+    return _javascript(f"{kind}.js")
 
 
 def _javascript(name: str) -> str:
-    return resources.files(__package__).joinpath("js", name).read_text(encoding="utf-8")
+    source = resources.files(__package__).joinpath("js", name).read_text(encoding="utf-8")
+    lines = source.splitlines(keepends=True)
+    return "".join(_javascript(line[4:].strip()) if line.startswith("//= ") else line for line in lines)
 
 
 def widget_html(

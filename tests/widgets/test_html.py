@@ -5,7 +5,6 @@ import json
 import re
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -64,9 +63,8 @@ def test_any_tokens_make_one_widget(tokens):
 
 @pytest.mark.parametrize("name", ["attention", "sampling"])
 def test_script_is_one_small_file_without_dependencies(name):
-    path = resources.files("llm_from_scratch.widgets").joinpath("js", f"{name}.js")
-    source = path.read_text(encoding="utf-8")
-    assert len(path.read_bytes()) <= 30_000
+    source = html.script(name)
+    assert len(source.encode("utf-8")) <= 30_000
     assert "</script" not in source.lower()
     assert "<!--" not in source
     assert not re.search(r"\b(import|require|fetch|XMLHttpRequest|eval|innerHTML)\b", source)

@@ -3,13 +3,12 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from importlib import resources
 
 import numpy as np
 import pytest
 import torch
 
-from llm_from_scratch.widgets import ProjectionExplorer
+from llm_from_scratch.widgets import ProjectionExplorer, html
 from llm_from_scratch.widgets.projection import MAX_WORDS, _fit, _hundredths
 
 WORDS = ["war", "peace", "year", "month", "treaty"]
@@ -36,7 +35,7 @@ def test_data_travels_unchanged():
 
 
 def test_javascript_is_small():
-    source = resources.files("llm_from_scratch.widgets").joinpath("js", "projection.js").read_text("utf-8")
+    source = html.script("projection")
     assert len(source.encode()) <= 15_000
     assert "</script" not in source.lower()
     assert "<!--" not in source

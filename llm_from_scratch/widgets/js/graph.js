@@ -34,21 +34,7 @@ const factor = (x) => (x < 0 ? `(${number(x)})` : number(x));
 
 // ---- The page's theme: what the page says (the book, Colab; JupyterLab; VS Code), else the system
 
-function pageTheme() {
-  const { documentElement: html, body } = document;
-  if (matchMedia("print").matches) return "light";
-  const named = `${html.dataset.theme || html.getAttribute("theme") || body.dataset.vscodeThemeKind || ""}`;
-  if (/dark|light/.test(named)) return /dark/.test(named) ? "dark" : "light";
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "true" ? "light" : "dark";
-  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-}
-
-function followTheme(listener) {
-  const watcher = new MutationObserver(listener);
-  for (const element of [document.documentElement, document.body]) watcher.observe(element, { attributes: true });
-  for (const query of ["print", "(prefers-color-scheme: dark)"]) matchMedia(query).addEventListener("change", listener);
-  listener();
-}
+//= shared_theme.js
 
 // ---- Elements and files
 
@@ -76,13 +62,7 @@ function csvField(value) {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-function download(name, type, text) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
+//= shared_download.js
 
 // ---- The view
 
